@@ -1,0 +1,3 @@
+"""smtpf: an SMTP filtering proxy."""
+
+__version__ = "3.0.0.dev0"

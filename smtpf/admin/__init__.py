@@ -1,0 +1,1 @@
+"""Administration: run-time commands and metrics."""

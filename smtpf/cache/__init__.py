@@ -1,0 +1,1 @@
+"""The cache: records, stores, and replication between nodes."""

@@ -1,0 +1,1 @@
+"""The filters, one module each, and the page that orders them."""

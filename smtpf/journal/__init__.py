@@ -1,0 +1,1 @@
+"""The log: numbered messages, verbose words, targets."""

@@ -1,0 +1,1 @@
+"""Access map and route map: back ends, key sequences, pattern lists."""

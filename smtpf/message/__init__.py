@@ -1,0 +1,1 @@
+"""The message: spool, header fields, MIME structure, URIs."""

@@ -1,0 +1,1 @@
+"""Clients of other daemons' protocols: the wire only, no policy."""

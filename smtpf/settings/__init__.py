@@ -1,0 +1,1 @@
+"""Options: their declarations, the option file, the help dump, changes at run time."""

@@ -1,0 +1,1 @@
+"""The SMTP engine: grammar, server side, client side."""

@@ -1,0 +1,51 @@
+"""The two reply slots of a session: one immediate reply, one delayed. Source: spec chapter session, 2.2."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from smtpf.journal.message import info
+from smtpf.pipeline import CONTINUE, Verdict
+from smtpf.settings.option import Flag
+from smtpf.reply import render
+
+if TYPE_CHECKING:
+    from smtpf.smtp.session import Session
+
+SMTP_DELAY_CHECKS = Flag(
+    "smtp-delay-checks",
+    False,
+    "Keep refusals of the connection, HELO and sender until RCPT, so that a recipient can be white-listed in spite of them.",
+    area="smtp",
+)
+
+DELAYED = info(
+    1034,
+    "delayed: %s",
+    "A refusal was put aside by smtp-delay-checks. It is the answer to each recipient that is not white-listed.",
+    since="later",
+)
+
+
+class ReplySlots:
+    """At most one immediate and one delayed verdict."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.immediate: Verdict | None = None
+        self.delayed: Verdict | None = None
+
+    def take(self, verdict: Verdict) -> Verdict:
+        """Store a verdict that carries a reply; what the stage's verdict then is.
+
+        Of delayed verdicts the first wins, of immediate ones the last.
+        """
+        session = self._session
+        if verdict.delay and verdict.negative and session.settings[SMTP_DELAY_CHECKS]:
+            if self.delayed is None:
+                self.delayed = verdict
+                assert verdict.reply is not None
+                session.log(DELAYED, render(verdict.reply, verdict.args, session.sid).first)
+            return CONTINUE
+        self.immediate = verdict
+        return verdict
