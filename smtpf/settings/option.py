@@ -36,6 +36,15 @@ def parse_number(text: str) -> int:
     return sign * int(digits)
 
 
+def default_text(given: str | bool | int | tuple[str, ...]) -> str:
+    """A default as a declaration gives it, as the text of an option file."""
+    if isinstance(given, str):
+        return given
+    if isinstance(given, bool):
+        return "+" if given else "-"
+    return str(given) if isinstance(given, int) else ";".join(given)
+
+
 @attrs.frozen(eq=False, kw_only=True)
 class Option(Generic[T]):
     """One option. ``parse`` turns its text into the value that ``settings[option]`` gives."""
@@ -43,7 +52,7 @@ class Option(Generic[T]):
     kind: ClassVar[str]
 
     name: str = attrs.field(kw_only=False)
-    default: str = attrs.field(kw_only=False)
+    default: str = attrs.field(kw_only=False, converter=default_text)
     """Default as text, the way it is written in an option file."""
     meaning: str = attrs.field(kw_only=False)
     """For the postmaster: what it does, its unit, how it is switched off."""
@@ -74,7 +83,6 @@ class Flag(Option[bool]):
     """On or off: ``+name``, ``-name``. The default is given as a bool."""
 
     kind = "bool"
-    default: str = attrs.field(kw_only=False, converter=lambda on: on if isinstance(on, str) else ("+" if on else "-"))
 
     def parse(self, text: str) -> bool:
         return flag_level(text) != 0
@@ -85,7 +93,6 @@ class Level(Option[int]):
     """A flag with degrees: off 0, on 1, and further levels up to ``most``."""
 
     kind = "bool"
-    default: str = attrs.field(kw_only=False, converter=lambda on: on if isinstance(on, str) else str(on))
     most: int = 2
 
     def parse(self, text: str) -> int:
@@ -100,7 +107,6 @@ class Number(Option[int]):
     """A decimal or hexadecimal number within ``least`` and ``most``."""
 
     kind = "int"
-    default: str = attrs.field(kw_only=False, converter=str)
     least: int | None = None
     most: int | None = None
 
@@ -144,7 +150,6 @@ class Words(Option[tuple[str, ...]]):
     """A list; elements stand between ``separators``, empty elements are dropped."""
 
     kind = "list"
-    default: str = attrs.field(kw_only=False, converter=lambda given: given if isinstance(given, str) else ";".join(given))
     separators: str = ";, "
     words: tuple[str, ...] = ()
     """When given, each element must be one of these."""
