@@ -1,1 +1,1 @@
-"""Every name of the outside world: resolver, reverse names, mail exchangers, DNS lists, address classes."""
+"""Names of the outside world: the resolver facade, reverse names, MX lists, DNS lists, SPF, address classes, domains."""
