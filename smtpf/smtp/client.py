@@ -1,0 +1,558 @@
+"""The wire towards a next hop: one SMTP client connection, one command and one reply at a time.
+
+A postmaster meets this module in the texts of #482 and #486: it says why a connection to a next hop ended. For the
+programmer it stands under forwarding, call-ahead, call-back, AUTH and ETRN: it knows replies, limits and time-outs,
+and no policy. What can go wrong on the network is a value (``HopFailure``), never an exception.
+
+A next hop is not trusted. A reply line and the lines of a reply are bounded, a reply that nobody asked for ends the
+connection (so nothing said in the clear behind the answer to STARTTLS is ever believed), and no octet of a reply can
+reach a log or another reply as a control character. Source: RFC 5321 4.2 and 4.5.3, RFC 3207, spec chapter session, 6.4.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from enum import Enum
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHandshakeListener, IPushProducer, IReactorTime
+from twisted.mail.smtp import ESMTPClient
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+MAX_REPLY_LINE = 1000
+"""Octets of one reply line without its line end; RFC 5321 allows 512, some hosts write more."""
+MAX_REPLY_LINES = 100
+"""Lines of one reply; the longest answers to EHLO have some thirty."""
+MAX_QUEUED_COMMANDS = 4
+"""Commands that may wait for the reply to a keep-alive."""
+KEEP_ALIVE_TIMEOUT = 10.0
+"""Seconds a host has to answer the NOOP of a keep-alive, and to answer QUIT."""
+WRITE_SIZE = 65536
+"""Octets of content gathered before they are handed to the transport."""
+
+_SAFE = bytes(octet if octet == 9 or 32 <= octet < 127 else ord("?") for octet in range(256))
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+_NEVER = float("inf")
+
+
+class FailureKind(Enum):
+    """At what a connection to a next hop failed."""
+
+    CONNECT = "connect"
+    READ = "read"
+    WRITE = "write"
+    TIMEOUT = "timeout"
+    PROTOCOL = "protocol"
+    TLS = "tls"
+
+
+@attrs.frozen
+class HopFailure:
+    """Why there is no reply. ``text`` has no control characters; ``errno`` is 0 when the system gave none."""
+
+    kind: FailureKind
+    text: str
+    errno: int = 0
+
+    @property
+    def code(self) -> int:
+        """0, so that a failure can be compared where a reply code is expected."""
+        return 0
+
+    @property
+    def positive(self) -> bool:
+        return False
+
+
+@attrs.frozen
+class HopReply:
+    """A complete reply. The lines are as received, without line end; octets outside printable ASCII are ``?``."""
+
+    code: int
+    lines: tuple[str, ...]
+
+    @property
+    def last(self) -> str:
+        """The last line: the one that is logged and relayed."""
+        return self.lines[-1]
+
+    @property
+    def positive(self) -> bool:
+        """2xy."""
+        return 200 <= self.code < 300
+
+    @property
+    def permanent(self) -> bool:
+        """5xy."""
+        return self.code >= 500
+
+    @property
+    def enhanced(self) -> str:
+        """The enhanced status code of the last line, such as ``5.1.1``, else empty (RFC 3463)."""
+        word = self.lines[-1][4:].partition(" ")[0]
+        parts = word.split(".")
+        if len(parts) == 3 and word[0] == self.lines[-1][0] and all(part.isdigit() and len(part) <= 3 for part in parts):
+            return word
+        return ""
+
+    @property
+    def text(self) -> str:
+        """The last line behind reply code and enhanced status code."""
+        rest = self.lines[-1][4:]
+        enhanced = self.enhanced
+        return rest[len(enhanced) :].lstrip(" ") if enhanced else rest
+
+
+HopAnswer = HopReply | HopFailure
+
+
+class ContentEncoder:
+    """Message content as it goes over the wire: CRLF line ends only, leading dots doubled, across chunks.
+
+    The spool already holds clean lines; a stray CR or LF is put right here all the same, because one that got through
+    could end the message early at the next hop and turn the rest into commands.
+    """
+
+    __slots__ = ("_carry", "_line_start")
+
+    def __init__(self) -> None:
+        self._line_start = True
+        self._carry = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        if self._carry:
+            chunk = self._carry + chunk
+            self._carry = b""
+        if chunk[-1:] == b"\r":
+            self._carry = b"\r"
+            chunk = chunk[:-1]
+        if not chunk:
+            return b""
+        pairs = chunk.count(b"\r\n")
+        if chunk.count(b"\n") != pairs or chunk.count(b"\r") != pairs:
+            chunk = _LINE_END.sub(b"\r\n", chunk)
+        dotted = chunk.replace(b"\r\n.", b"\r\n..")
+        if self._line_start and chunk[:1] == b".":
+            dotted = b"." + dotted
+        self._line_start = chunk[-1:] == b"\n"
+        return dotted
+
+    def finish(self) -> bytes:
+        """The end of the last line, if it has none, and the final dot."""
+        return b".\r\n" if self._line_start and not self._carry else b"\r\n.\r\n"
+
+
+@implementer(IPushProducer)
+class _Flow:
+    """Told by the transport when its buffer is full and when it has drained."""
+
+    def __init__(self, protocol: NextHopProtocol) -> None:
+        self._protocol = protocol
+        self.drained: Deferred[None] | None = None
+
+    def pauseProducing(self) -> None:
+        if self.drained is None:
+            self.drained = Deferred()
+
+    def resumeProducing(self) -> None:
+        drained, self.drained = self.drained, None
+        if drained is not None:
+            self._protocol.flowing()
+            drained.callback(None)
+
+    def stopProducing(self) -> None:
+        self.resumeProducing()
+
+
+@implementer(IHandshakeListener)
+class NextHopProtocol(ESMTPClient):
+    """One connection to a next hop.
+
+    Every command is a single write and answers with a Deferred of a reply or of a failure. Exactly one command is
+    outstanding. After a failure the connection is gone, ``broken`` says why, and every later command gets it at once.
+    """
+
+    # The base class routes every attribute through Python code for the sake of one deprecated name.
+    __setattr__ = object.__setattr__
+
+    transport: Any
+
+    def __init__(self, clock: IReactorTime, greeting_timeout: float) -> None:
+        super().__init__(b"", identity=b"")  # type: ignore[no-untyped-call]
+        self._clock = clock
+        self._greeting_timeout = greeting_timeout
+        self.greeting: Deferred[HopAnswer] = Deferred()
+        """Fires with the banner."""
+        self.broken: HopFailure | None = None
+        self.extensions: dict[str, str] = {}
+        """Keyword (upper case) to parameters of the answer to EHLO; empty after HELO."""
+        self.address = ""
+        """Address of the peer; the path of a UNIX socket."""
+        self.in_data = False
+        """354 has been heard, and the reply to the final dot has not."""
+        self.tls = False
+        self.keep_alive = 0.0
+        """Seconds of silence after which NOOP is sent; 0 sends none."""
+        self.lost: Deferred[None] = Deferred()
+        """Fires when the socket is closed."""
+        self._buffer = b""
+        self._lines: list[str] = []
+        self._waiting: Deferred[HopAnswer] | None = None
+        self._queue: deque[tuple[bytes, float, Deferred[HopAnswer]]] = deque()
+        self._handshake: Deferred[HopFailure | None] | None = None
+        self._flow: _Flow | None = None
+        self._timer: Any = None
+        self._deadline = _NEVER
+
+    # The connection
+
+    def connectionMade(self) -> None:
+        transport = self.transport
+        no_delay = getattr(transport, "setTcpNoDelay", None)
+        if no_delay is not None:
+            no_delay(True)
+        peer = transport.getPeer()
+        self.address = getattr(peer, "host", "") or _path(getattr(peer, "name", ""))
+        self._waiting = self.greeting
+        self._expect(self._greeting_timeout)
+
+    def connectionLost(self, reason: Failure = ConnectionDone()) -> None:  # type: ignore[assignment]  # noqa: B008
+        if self.broken is None:
+            self._end(self._loss(reason))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.lost.callback(None)
+
+    def _loss(self, reason: Failure) -> HopFailure:
+        error = getattr(reason.value, "osError", None)
+        if self._handshake is not None:
+            return HopFailure(FailureKind.TLS, _tls_reason(reason))
+        writing = self._flow is not None
+        if isinstance(error, int) and error:
+            kind = FailureKind.WRITE if writing or error == errno.EPIPE else FailureKind.READ
+            return HopFailure(kind, os.strerror(error), error)
+        if writing:
+            return HopFailure(FailureKind.WRITE, os.strerror(errno.EPIPE), errno.EPIPE)
+        if isinstance(reason.value, ConnectionDone):
+            return HopFailure(FailureKind.READ, "connection closed by host")
+        return HopFailure(FailureKind.READ, os.strerror(errno.ECONNRESET), errno.ECONNRESET)
+
+    def _end(self, failure: HopFailure) -> None:
+        """Everybody who waits hears ``failure``; nothing is sent any more."""
+        self.broken = failure
+        self._buffer = b""
+        self._lines = []
+        self._deadline = _NEVER
+        waiting, self._waiting = self._waiting, None
+        queue, self._queue = self._queue, deque()
+        handshake, self._handshake = self._handshake, None
+        flow, self._flow = self._flow, None
+        if flow is not None:
+            flow.stopProducing()
+        if handshake is not None:
+            handshake.callback(failure)
+        if waiting is not None:
+            waiting.callback(failure)
+        for _, _, deferred in queue:
+            deferred.callback(failure)
+
+    def _fail(self, kind: FailureKind, text: str, number: int = 0) -> None:
+        if self.broken is None:
+            self._end(HopFailure(kind, text, number))
+            self.transport.abortConnection()
+
+    def abort(self) -> None:
+        """Close at once, whatever is under way: so is a message withdrawn that has not got its final dot."""
+        self._fail(FailureKind.READ, "connection closed")
+
+    def quit(self) -> None:
+        """End the connection politely, without making anybody wait; inside DATA it is aborted."""
+        if self.broken is not None:
+            return
+        if self.in_data or self._waiting is not None or self._handshake is not None:
+            self.abort()
+            return
+        self.command(b"QUIT", KEEP_ALIVE_TIMEOUT).addCallback(self._goodbye)
+
+    def _goodbye(self, answer: HopAnswer) -> None:
+        if self.broken is None:
+            self._end(HopFailure(FailureKind.READ, "connection closed"))
+            self.transport.loseConnection()
+            self._expect(KEEP_ALIVE_TIMEOUT)
+
+    # Time
+
+    def _expect(self, timeout: float) -> None:
+        """Something must happen within ``timeout`` seconds.
+
+        The timer is left running from command to command and looks at the deadline when it fires, so that a
+        transaction costs one or two calls of the reactor's clock queue, and not one for each command.
+        """
+        self._deadline = self._clock.seconds() + timeout
+        if self._timer is None:
+            tick = min(timeout, self.keep_alive) if self.keep_alive > 0 else timeout
+            self._timer = self._clock.callLater(tick, self._tick)
+        elif self._timer.getTime() > self._deadline:
+            self._timer.reset(timeout)
+
+    def _tick(self) -> None:
+        self._timer = None
+        left = self._deadline - self._clock.seconds()
+        if left == _NEVER:
+            return
+        if left > 0:
+            self._timer = self._clock.callLater(left, self._tick)
+        elif self.broken is not None:
+            self.transport.abortConnection()
+        elif self._waiting is not None or self._handshake is not None or self._flow is not None:
+            self._fail(FailureKind.TIMEOUT, os.strerror(errno.ETIMEDOUT), errno.ETIMEDOUT)
+        elif self.keep_alive > 0:
+            self.command(b"NOOP", KEEP_ALIVE_TIMEOUT).addCallback(self._kept_alive)
+
+    def _kept_alive(self, answer: HopAnswer) -> None:
+        if isinstance(answer, HopReply) and not answer.positive:
+            self._fail(FailureKind.PROTOCOL, answer.last)
+
+    def _rest(self) -> None:
+        """Nothing is outstanding."""
+        if self.keep_alive > 0 and not self.in_data:
+            self._expect(self.keep_alive)
+        else:
+            self._deadline = _NEVER
+
+    # Replies
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.broken is not None:
+            return
+        if self._buffer:
+            data = self._buffer + data
+        position = 0
+        while True:
+            if self._waiting is None:
+                self._unsolicited(data)
+                return
+            end = data.find(b"\n", position)
+            if end < 0:
+                if len(data) - position > MAX_REPLY_LINE:
+                    self._fail(FailureKind.PROTOCOL, "reply line too long")
+                    return
+                self._buffer = data[position:]
+                return
+            if end - position > MAX_REPLY_LINE + 1:
+                self._fail(FailureKind.PROTOCOL, "reply line too long")
+                return
+            line = data[position : end - 1] if end > position and data[end - 1] == 13 else data[position:end]
+            position = end + 1
+            mark = line[3:4]
+            if len(line) < 3 or not line[:3].isdigit() or line[0] not in b"2345" or mark not in (b" ", b"", b"-"):
+                self._fail(FailureKind.PROTOCOL, f"not an SMTP reply: {_text(line[:80])}")
+                return
+            lines = self._lines
+            lines.append(_text(line))
+            if lines[0][:3] != lines[-1][:3]:
+                self._fail(FailureKind.PROTOCOL, "reply with several codes")
+                return
+            if mark != b"-":
+                break
+            if len(lines) >= MAX_REPLY_LINES:
+                self._fail(FailureKind.PROTOCOL, "reply with too many lines")
+                return
+        if position < len(data):
+            self._unsolicited(data[position:])
+            return
+        self._buffer = b""
+        self._lines = []
+        self._heard(HopReply(int(lines[0][:3]), tuple(lines)))
+
+    def _unsolicited(self, data: bytes) -> None:
+        """A reply to nothing. A host that says 421 is closing; anything else is an attempt to be ahead of us."""
+        line = _text(data[:MAX_REPLY_LINE].partition(b"\n")[0].rstrip(b"\r"))
+        kind = FailureKind.READ if line[:3] == "421" else FailureKind.PROTOCOL
+        self._fail(kind, line if kind is FailureKind.READ else f"unsolicited reply: {line}")
+
+    def _heard(self, reply: HopReply) -> None:
+        waiting, self._waiting = self._waiting, None
+        if self._queue:
+            line, timeout, deferred = self._queue.popleft()
+            self._send(line, timeout, deferred)
+        else:
+            self._rest()
+        assert waiting is not None
+        waiting.callback(reply)
+
+    # Commands
+
+    def command(self, line: bytes, timeout: float) -> Deferred[HopAnswer]:
+        """Send ``line`` (without CRLF) and await its reply for at most ``timeout`` seconds.
+
+        A line that holds CR, LF or NUL is a bug of the caller: ValueError.
+        """
+        if b"\r" in line or b"\n" in line or b"\0" in line:
+            raise ValueError("a command is one line")
+        if self.broken is not None:
+            return succeed(self.broken)
+        deferred: Deferred[HopAnswer] = Deferred()
+        if self._waiting is None:
+            self._send(line, timeout, deferred)
+        elif len(self._queue) < MAX_QUEUED_COMMANDS:
+            self._queue.append((line, timeout, deferred))
+        else:
+            raise RuntimeError("a command is sent when the one before it has been answered")
+        return deferred
+
+    def _send(self, line: bytes, timeout: float, deferred: Deferred[HopAnswer]) -> None:
+        self._waiting = deferred
+        self._expect(timeout)
+        self.transport.write(line + b"\r\n")
+
+    async def ehlo(self, name: bytes, timeout: float) -> HopAnswer:
+        """Greet with EHLO, or with HELO when EHLO is refused; ``extensions`` are those of the last EHLO."""
+        self.extensions = {}
+        answer = await self.command(b"EHLO " + name, timeout)
+        if isinstance(answer, HopFailure):
+            return answer
+        if answer.code != 250:
+            return await self.command(b"HELO " + name, timeout)
+        extensions = {}
+        for line in answer.lines[1:]:
+            keyword, _, parameters = line[4:].strip().partition(" ")
+            extensions[keyword.upper()] = parameters.strip()
+        self.extensions = extensions
+        return answer
+
+    async def starttls(self, context: Any, name: bytes, timeout: float) -> HopAnswer:
+        """STARTTLS, the handshake with ``context`` (an IOpenSSLClientConnectionCreator), and EHLO again.
+
+        The answer is the host's refusal of STARTTLS (the connection goes on in the clear), a failure (the connection
+        is gone), or the reply to the second EHLO. RFC 3207 4.2: what was learnt before is forgotten.
+        """
+        answer = await self.command(b"STARTTLS", timeout)
+        if isinstance(answer, HopFailure) or answer.code != 220:
+            return answer
+        if self.broken is not None:
+            return self.broken
+        self.extensions = {}
+        handshake = self._handshake = Deferred()
+        self._expect(timeout)
+        self.transport.startTLS(context)
+        failure = await handshake
+        if failure is not None:
+            return failure
+        self.tls = True
+        return await self.ehlo(name, timeout)
+
+    def handshakeCompleted(self) -> None:
+        handshake, self._handshake = self._handshake, None
+        if handshake is not None:
+            self._rest()
+            handshake.callback(None)
+
+    def auth_plain(self, blob: bytes, timeout: float) -> Deferred[HopAnswer]:
+        """AUTH PLAIN with an initial response in base64 (RFC 4616)."""
+        return self.command(b"AUTH PLAIN " + blob, timeout)
+
+    def noop(self, timeout: float) -> Deferred[HopAnswer]:
+        return self.command(b"NOOP", timeout)
+
+    def rset(self, timeout: float) -> Deferred[HopAnswer]:
+        return self.command(b"RSET", timeout)
+
+    # Content
+
+    async def data(self, timeout: float) -> HopAnswer:
+        """DATA. 354 opens the content, and ``in_data`` stays set until the reply to the final dot."""
+        answer = await self.command(b"DATA", timeout)
+        if answer.code == 354 and self.broken is None:
+            self.in_data = True
+            self._deadline = _NEVER
+        return answer
+
+    async def send_body(self, chunks: Iterator[bytes] | AsyncIterator[bytes], stall_timeout: float, dot_timeout: float) -> HopAnswer:
+        """Send content and the final dot; the reply to the dot.
+
+        ``chunks`` are octets with CRLF line ends and no stuffed dots. A host that takes nothing for ``stall_timeout``
+        seconds, or does not answer the dot within ``dot_timeout`` seconds, has failed. Anything it says before the
+        dot ends the connection.
+        """
+        if self.broken is not None:
+            return self.broken
+        encoder = ContentEncoder()
+        flow = self._flow = _Flow(self)
+        self.transport.registerProducer(flow, True)
+        pending: list[bytes] = []
+        size = 0
+        if isinstance(chunks, Iterator):
+            for chunk in chunks:
+                pending.append(encoder.feed(chunk))
+                size += len(chunk)
+                if size >= WRITE_SIZE:
+                    self.transport.write(b"".join(pending))
+                    pending.clear()
+                    size = 0
+                    if not await self._flowed(flow, stall_timeout):
+                        break
+        else:
+            async for chunk in chunks:
+                if self.broken is not None:
+                    break
+                pending.append(encoder.feed(chunk))
+                size += len(chunk)
+                if size >= WRITE_SIZE:
+                    self.transport.write(b"".join(pending))
+                    pending.clear()
+                    size = 0
+                    if not await self._flowed(flow, stall_timeout):
+                        break
+        if self.broken is not None:
+            return self.broken
+        self._flow = None
+        self.transport.unregisterProducer()
+        pending.append(encoder.finish())
+        answered: Deferred[HopAnswer] = Deferred()
+        self._waiting = answered
+        self._expect(dot_timeout)
+        self.transport.write(b"".join(pending))
+        answer = await answered
+        self.in_data = False
+        if self.broken is None:
+            self._rest()
+        return answer
+
+    async def _flowed(self, flow: _Flow, timeout: float) -> bool:
+        """Wait for room in the transport's buffer; False when the connection is gone."""
+        drained = flow.drained
+        if drained is not None:
+            self._expect(timeout)
+            await drained
+        return self.broken is None
+
+    def flowing(self) -> None:
+        """The buffer has drained: the host is alive, and it is our turn."""
+        self._deadline = _NEVER
+
+
+def _text(line: bytes) -> str:
+    return line.translate(_SAFE).decode("ascii")
+
+
+def _path(name: Any) -> str:
+    return os.fsdecode(name) if name else ""
+
+
+def _tls_reason(reason: Failure) -> str:
+    """What OpenSSL says, or the transport's reason."""
+    error = reason.value
+    detail = error.args[0] if error is not None and error.args else None
+    if isinstance(detail, list) and detail and isinstance(detail[0], tuple):
+        return _text(str(detail[0][-1]).encode("utf-8"))
+    return _text((reason.getErrorMessage() or type(error).__name__).encode("utf-8"))
