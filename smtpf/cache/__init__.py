@@ -1,1 +1,1 @@
-"""The cache: records, stores, and replication between nodes."""
+"""What the node remembers between messages: records with a life time, kept in SQLite and shared between nodes."""
