@@ -66,6 +66,8 @@ class Option(Generic[T]):
     """True: never shown by OPTN and never logged."""
     aliases: tuple[str, ...] = ()
     """Old names, accepted everywhere with a warning."""
+    fallback_aliases: tuple[str, ...] = ()
+    """Old names that count only as long as the option is not set by its own name."""
     ignored: bool = False
     """True: known, but without effect; accepted with one warning."""
 
