@@ -1,0 +1,192 @@
+"""Where a message ends, whatever the segmentation; and that it ends once on the way out."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smtpf.smtp.dot_stuffing import CHUNK, MAX_LINE, DotReader, DotWriter
+
+TRICKY = st.lists(
+    st.sampled_from([b"\r\n", b"\r", b"\n", b".", b"..", b"\0", b"a", b"Subject: x", b"\r\n.\r\n", b"\n.\n", b".\r", b"x" * 1100]),
+    max_size=30,
+).map(b"".join)
+
+
+def read(segments: list[bytes], strict: bool = True) -> tuple[DotReader, bytes]:
+    reader = DotReader(strict)
+    content = b"".join(itertools.chain.from_iterable(map(reader.feed, segments)))
+    return reader, content
+
+
+def cut(octets: bytes, places: list[int]) -> list[bytes]:
+    edges = sorted({0, len(octets), *(place % (len(octets) + 1) for place in places)})
+    return [octets[left:right] for left, right in itertools.pairwise(edges)]
+
+
+def facts(reader: DotReader) -> tuple[object, ...]:
+    return (
+        reader.finished,
+        reader.rest,
+        reader.octets,
+        reader.bare_cr,
+        reader.bare_lf,
+        reader.nul,
+        reader.longest_line,
+        reader.after_lone_dot,
+    )
+
+
+PUBLISHED = [
+    (b"Subject: x\r\n\r\nhi\r\n.\r\n", True, True, b"Subject: x\r\n\r\nhi\r\n"),
+    (b"hi\n.\r\n", True, False, b"hi\r\n.\r\n"),
+    (b"hi\r\n.\n", True, False, b"hi\r\n.\r\n"),
+    (b"hi\r\n..\r\n.\r\n", True, True, b"hi\r\n.\r\n"),
+    (b".\r\n", True, True, b""),
+]
+
+
+@pytest.mark.parametrize(("sent", "lenient_ends", "strict_ends", "content"), PUBLISHED)
+def test_published_ends(sent: bytes, lenient_ends: bool, strict_ends: bool, content: bytes) -> None:
+    assert read([sent], strict=False)[0].finished is lenient_ends
+    reader, got = read([sent])
+    assert reader.finished is strict_ends
+    assert reader.after_lone_dot is not strict_ends
+    if not strict_ends:
+        got += b"".join(reader.feed(b"\r\n.\r\n"))
+        content += b"\r\n"
+    assert got == content
+
+
+def test_octets_count_stuffed_dots_and_not_the_last_line() -> None:
+    reader, content = read([b"..a\r\nb\r\n.\r\nQUIT\r\n"])
+    assert (reader.octets, content, reader.rest) == (8, b".a\r\nb\r\n", b"QUIT\r\n")
+
+
+SMUGGLING = [
+    b"\n.\n",
+    b"\r.\r",
+    b"\r.\n",
+    b"\n.\r",
+    b"\n.\r\n",
+    b"\r\n.\n",
+    b"\r.\r\n",
+    b"\r\n.\r",
+    b"\r\n\0.\r\n",
+    b"\r\n.\0\r\n",
+    b"\r\n.\r\r\n",
+    b"\r\r\n.\r\r\n",
+]
+
+
+@pytest.mark.parametrize("end", SMUGGLING)
+def test_smuggling_ends_are_content_in_every_segmentation_and_never_end_it_at_the_next_hop(end: bytes) -> None:
+    sent = b"hi" + end + b"MAIL FROM:<evil@example.com>\r\n.\r\n"
+    critical = len(b"hi" + end)
+    whole, content = read([sent])
+    assert whole.finished and whole.rest == b""
+    assert b"MAIL FROM" in content
+    assert whole.bare_cr or whole.bare_lf or whole.nul
+    places = [*range(1, critical + 1), *range(len(sent) - 5, len(sent))]
+    for picked in itertools.chain(itertools.combinations(places, 2), [tuple(places)], [tuple(range(len(sent)))]):
+        reader, again = read(cut(sent, list(picked)))
+        assert again == content
+        assert facts(reader) == facts(whole)
+    writer = DotWriter()
+    wire = writer.write(content) + writer.end()
+    assert wire.count(b"\r\n.\r\n") == 1 and wire.endswith(b"\r\n.\r\n")
+
+
+@given(TRICKY, st.lists(st.integers(0, 10_000), max_size=12), st.booleans())
+def test_any_segmentation_gives_the_same(octets: bytes, places: list[int], strict: bool) -> None:
+    octets += b"\r\n.\r\nNEXT"
+    whole, content = read([octets], strict)
+    pieces, again = read(cut(octets, places), strict)
+    single, once_more = read([octets[at : at + 1] for at in range(len(octets))], strict)
+    assert content == again == once_more
+    assert facts(whole) == facts(pieces) == facts(single)
+    assert whole.finished
+
+
+@given(TRICKY)
+def test_content_has_whole_crlf_lines(octets: bytes) -> None:
+    reader, content = read([octets + b"\r\n.\r\n"])
+    assert reader.finished
+    assert not re.search(rb"\r(?!\n)|(?<!\r)\n", content)
+    assert content == b"" or content.endswith(b"\r\n")
+    lines = [len(line) + 2 for line in content.split(b"\r\n")[:-1]]
+    assert reader.longest_line == max((length for length in lines if length > 1000), default=0)
+
+
+@given(st.one_of(TRICKY, st.binary(max_size=200)), st.lists(st.integers(0, 10_000), max_size=8))
+def test_whatever_is_written_ends_once_on_the_wire(octets: bytes, places: list[int]) -> None:
+    writer = DotWriter()
+    wire = b"".join(map(writer.write, cut(octets, places))) + writer.end()
+    assert not re.search(rb"\r(?!\n)|(?<!\r)\n", wire)
+    assert (b"\r\n" + wire).find(b"\r\n.\r\n") == len(wire) - 3
+    for line in wire.split(b"\r\n")[:-2]:
+        assert not line.startswith(b".") or line.startswith(b"..")
+
+
+@given(TRICKY, st.lists(st.integers(0, 10_000), max_size=8))
+def test_what_is_written_is_read_back(octets: bytes, places: list[int]) -> None:
+    _, content = read([octets + b"\r\n.\r\n"])
+    writer = DotWriter()
+    wire = b"".join(map(writer.write, cut(content, places))) + writer.end()
+    reader, again = read([wire])
+    assert reader.finished and again == content
+    assert not reader.bare_cr and not reader.bare_lf
+
+
+def test_message_without_final_line_end_gets_one() -> None:
+    writer = DotWriter()
+    assert writer.write(b"hi") + writer.end() == b"hi\r\n.\r\n"
+
+
+def test_empty_message_is_a_dot() -> None:
+    assert DotWriter().end() == b".\r\n"
+
+
+def test_chunks_hold_whole_lines_and_the_published_size() -> None:
+    reader = DotReader()
+    line = b"x" * 70 + b"\r\n"
+    chunks = reader.feed(line * 5000)
+    assert chunks and all(len(chunk) >= CHUNK and chunk.endswith(b"\r\n") for chunk in chunks)
+
+
+def test_endless_line_is_bounded_and_given_out_in_pieces() -> None:
+    reader = DotReader()
+    got = 0
+    for _ in range(100):
+        got += sum(map(len, reader.feed(b"x" * 65536)))
+    assert 100 * 65536 - got <= MAX_LINE + 2 * 65536
+    got += sum(map(len, reader.feed(b"\r\n.\r\n")))
+    assert reader.finished
+    assert got == reader.octets == reader.longest_line == 100 * 65536 + 2
+
+
+@pytest.mark.parametrize("limit", [998, 999, 1000, 65534, 65535, 65536, 65537])
+def test_line_around_a_limit_never_leaves_data(limit: int) -> None:
+    sent = b"a" * limit + b"\r\nQUIT\r\n.\r\n"
+    for offset in range(limit - 2, limit + 4):
+        reader, content = read([sent[:offset], sent[offset:]])
+        assert reader.finished and content == sent[:-3]
+        assert reader.longest_line == (limit + 2 if limit + 2 > 1000 else 0)
+
+
+def test_ordinary_text_is_fast() -> None:
+    wire = (b"x" * 70 + b"\r\n") * 9000
+    segments = [wire[at : at + 65536] for at in range(0, len(wire), 65536)] * 20
+    best = 0.0
+    for _ in range(5):
+        reader = DotReader()
+        begin = time.process_time()
+        for segment in segments:
+            reader.feed(segment)
+        best = max(best, len(wire) * 20 / (time.process_time() - begin))
+    assert best > 100e6
