@@ -16,7 +16,7 @@ from typing import Any
 from twisted.python.failure import Failure
 
 from smtpf.journal.message import Message, err
-from smtpf.journal.verbose import Verbose
+from smtpf.journal.verbose import LONGEST, Verbose
 
 LONGEST_VALUE = 1000
 """Octets of one value in a log line; the rest is cut."""
@@ -32,16 +32,22 @@ INTERNAL_ERROR = err(
     fields=("module", "line", "error", "reason", "errno"),
 )
 
+VERBOSE_TOO_LONG = err(
+    795,
+    "verbose word list too long",
+    "The value of option `verbose` is longer than 4096 octets. At start this ends the program.",
+)
+
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class Entry:
     """One line of the log, before a target gives it its form."""
 
-    __slots__ = ("args", "extra", "message", "pid", "session", "text", "time")
+    __slots__ = ("args", "body", "extra", "message", "pid", "session", "time")
 
     def __init__(
-        self, time: float, pid: int, message: Message, args: tuple[Any, ...], session: str | None, text: str, extra: dict[str, Any]
+        self, time: float, pid: int, message: Message, args: tuple[Any, ...], session: str | None, body: str, extra: dict[str, Any]
     ) -> None:
         self.time = time
         """Unix seconds."""
@@ -50,9 +56,16 @@ class Entry:
         self.args = args
         """As they stand in the text: numbers, and harmless strings."""
         self.session = session
-        self.text = text
-        """``<session-id> #<number> <text>``, or without the session id."""
+        self.body = body
+        """The format with its arguments."""
         self.extra = extra
+
+    @property
+    def text(self) -> str:
+        """``<session-id> #<number> <text>``, or without the session id."""
+        if self.session is None:
+            return f"#{self.message.number:03d} {self.body}"
+        return f"{self.session} #{self.message.number:03d} {self.body}"
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -75,12 +88,12 @@ class Journal:
     __slots__ = ("_levels", "_now", "_pid", "_target", "verbose")
 
     def __init__(self, target: Target, verbose: Verbose | None = None, *, now: Callable[[], float] = time.time, pid: int = 0) -> None:
-        """``now`` gives Unix seconds; ``pid`` 0 is that of this process."""
+        """``now`` gives Unix seconds; ``pid`` 0 is that of this process, asked at each line: a daemon forks after its start."""
         self._target = target
         self.verbose = Verbose() if verbose is None else verbose
         self._levels = self.verbose.levels
         self._now = now
-        self._pid = pid or os.getpid()
+        self._pid = pid
 
     def enabled(self, message: Message) -> bool:
         """Whether ``message`` would be written now. Ask before collecting costly arguments."""
@@ -101,22 +114,35 @@ class Journal:
             self.write(INTERNAL_ERROR, "journal", message.number, "format", reason, 0, session=session)
         if session is None and message is INTERNAL_ERROR:
             session = "0"
-        text = f"#{message.number:03d} {body}" if session is None else f"{session} #{message.number:03d} {body}"
         extra = {name: harmless(value) for name, value in fields.items()} if fields else fields
-        self._target(Entry(self._now(), self._pid, message, safe, session, text, extra))
+        self._target(Entry(self._now(), self._pid or os.getpid(), message, safe, session, body, extra))
 
     def failure(self, failure: Failure, session: str | None = None, doing: str = "") -> None:
         """Write #539 for an exception nobody expected. ``doing`` tells what was being done."""
         module, line = _innermost(failure)
         kind = failure.type.__name__ if failure.type is not None else "Failure"
         errno = getattr(failure.value, "errno", None)
-        error = f"{doing}: {kind}" if doing else kind
-        text = INTERNAL_ERROR.format % (
-            args := (module, line, harmless(error), harmless(failure.getErrorMessage()), errno if isinstance(errno, int) else 0)
+        args = (
+            module,
+            line,
+            harmless(f"{doing}: {kind}" if doing else kind),
+            harmless(failure.getErrorMessage()),
+            errno if isinstance(errno, int) else 0,
         )
-        session = "0" if session is None else session
         extra = {"traceback": failure.getTraceback()[-LONGEST_TRACEBACK:]}
-        self._target(Entry(self._now(), self._pid, INTERNAL_ERROR, args, session, f"{session} #539 {text}", extra))
+        session = "0" if session is None else session
+        body = INTERNAL_ERROR.format % args
+        self._target(Entry(self._now(), self._pid or os.getpid(), INTERNAL_ERROR, args, session, body, extra))
+
+    def use_words(self, text: str) -> list[str] | None:
+        """Take ``text`` as the new value of option ``verbose``. Returns the words nobody knows.
+
+        None, with #795 logged and nothing changed, when the text is too long.
+        """
+        if len(text.encode("utf-8", "replace")) > LONGEST:
+            self.write(VERBOSE_TOO_LONG)
+            return None
+        return self.verbose.reset(text)
 
 
 def harmless(value: Any) -> Any:
