@@ -1,0 +1,445 @@
+"""Forward connections: how recipients and messages reach the real mail servers while the client waits.
+
+A connection is opened when the first recipient of its route is named, so the next hop's own answer to RCPT is the
+client's answer. At the end of the message every next hop that said 354 gets the content, all at the same time, and
+their answers to the final dot decide what the client hears. There is no queue: what no next hop has taken, the client
+keeps. Source: spec chapter session, 6.2 to 6.6 and 8.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from enum import Enum
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from twisted.internet.defer import ensureDeferred, gatherResults
+
+from smtpf.journal.message import err
+from smtpf.maps.routes import FORWARD_SELECTION, in_order_of_trial
+from smtpf.pipeline import Code, Verdict
+from smtpf.reply import Reply
+from smtpf.settings.option import Flag, Number
+from smtpf.smtp import options, replies
+from smtpf.smtp.client import FailureKind, HopAnswer, HopFailure, HopReply, NextHopProtocol
+from smtpf.smtp.connect import Addresses, connect
+from smtpf.smtp.session import MailFlag
+from smtpf.stats.counter import Counter, Group
+
+if TYPE_CHECKING:
+    from smtpf.maps.routes import Host, Route
+    from smtpf.settings.store import Settings
+    from smtpf.smtp.grammar import Path
+    from smtpf.smtp.session import Session, Transaction
+    from smtpf.smtp.tls import TlsContexts
+
+SMTP_CONNECT_TIMEOUT = Number(
+    "smtp-connect-timeout", 60, "Seconds to wait for a connection to a next hop or call-ahead host, and for a TLS handshake.",
+    choices="seconds", least=1, area="smtp",
+)  # fmt: skip
+SMTP_DOT_TIMEOUT = Number(
+    "smtp-dot-timeout", 600, "Seconds each next hop has to answer the final dot of a message.", choices="seconds", least=1, area="smtp"
+)
+SMTP_KEEP_ALIVE_TIMEOUT = Number(
+    "smtp-keep-alive-timeout",
+    60,
+    "Seconds of silence after which a waiting connection to a next hop gets a NOOP, so that it is not closed while the client is slow.",
+    choices="seconds; 0 = off",
+    least=0,
+    since="later",
+    area="smtp",
+)
+RELAY_REPLY = Flag(
+    "relay-reply",
+    False,
+    "Tell the client the next hop's own words when it refuses a recipient; when off, a neutral text with the same code.",
+    area="route",
+)
+
+CHUNK_WRITE_ERROR = err(
+    301, "chunk write error: %s (%d)", "A next hop was lost while it was being sent the content. It counts as failed; others go on.",
+    fields=("error", "errno"),
+)  # fmt: skip
+ALL_REJECTED_DATA = err(
+    312, "DATA rejected by all forward hosts", "Several next hops had taken recipients, and none of them wants the content."
+)
+WRITE_ERROR = err(
+    482, "%s write error: %s (%d)", "A command could not be written to a next hop of this route. The client is told to try again.",
+    fields=("route", "error", "errno"),
+)  # fmt: skip
+READ_ERROR = err(
+    486,
+    "%s read error: %s (%d)",
+    "A next hop of this route closed the connection, stayed silent for too long, or broke the protocol. The client is told to try again.",
+    fields=("route", "error", "errno"),
+)
+REJECTED_MESSAGE = err(
+    331, "%s rejected message: %s", "A next hop of this route refused the message at DATA or at the final dot; these are its words.",
+    fields=("route", "reply"),
+)  # fmt: skip
+
+HOST_REPLY = Reply(299, "%s", meaning="relay-reply: the next hop's own refusal of the recipient.")
+RECIPIENT_DENIED = Reply(300, "%srecipient <%s> denied", meaning="The next hop refused the recipient; code and class are its own.")
+NETWORK_ERROR = Reply(
+    485, "451 4.4.2 internal network error for %s", meaning="relay-reply: the connection to a next hop of this route was lost."
+)
+
+HELO_TEMPFAIL = Counter("forward-helo-tempfail", Group.RCPT, "Next hops that refused EHLO and HELO temporarily, or were lost there.")
+HELO_REJECT = Counter("forward-helo-reject", Group.RCPT, "Next hops that refused EHLO and HELO.")
+MAIL_TEMPFAIL = Counter("forward-mail-tempfail", Group.RCPT, "Next hops that refused the sender temporarily, or were lost there.")
+MAIL_REJECT = Counter("forward-mail-reject", Group.RCPT, "Next hops that refused the sender.")
+RCPT_TEMPFAIL = Counter("forward-rcpt-tempfail", Group.RCPT, "Recipients refused temporarily by their next hop, or lost with it.")
+RCPT_REJECT = Counter("forward-rcpt-reject", Group.RCPT, "Recipients refused by their next hop.")
+
+Content = Callable[[], Iterator[bytes] | AsyncIterator[bytes]]
+"""Gives the message from its first header field on, anew at each call: each next hop reads at its own speed."""
+
+
+class TlsPolicy(Enum):
+    """What a next hop must offer."""
+
+    MAY = "may"
+    """STARTTLS when offered, whatever certificate it shows; in the clear when the handshake fails."""
+    REQUIRE = "require"
+    """No mail in the clear; the certificate is not looked at."""
+    VERIFY = "verify"
+    """No mail in the clear, and the certificate must be valid for the host's name."""
+
+
+@attrs.frozen
+class HostOutcome:
+    """What became of the message at one next hop."""
+
+    connection: ForwardConnection
+    answer: HopAnswer
+    """To DATA when it was not 354, else to the final dot."""
+    opened: bool
+    """354 was heard."""
+
+    @property
+    def accepted(self) -> bool:
+        return self.opened and self.answer.positive
+
+    @property
+    def permanent(self) -> bool:
+        return isinstance(self.answer, HopReply) and self.answer.permanent
+
+    @property
+    def text(self) -> str:
+        """Last line of the host's reply, or why there is none."""
+        return self.answer.last if isinstance(self.answer, HopReply) else self.answer.text
+
+
+def combine(outcomes: Sequence[HostOutcome], tid: str) -> Verdict:
+    """What the client hears of its message (spec chapter session, 8.2, with its Modern rules).
+
+    One host that took it is enough for 250; the failed ones get a DSN then. When none took it, one temporary failure
+    among them makes the answer temporary, because the client can try again and nothing has been delivered.
+    """
+    if not outcomes or any(outcome.accepted for outcome in outcomes):
+        return Verdict(Code.CONTINUE, replies.MESSAGE_ACCEPTED, (tid,))
+    if all(outcome.permanent for outcome in outcomes):
+        return Verdict(Code.REJECT, replies.TRANSACTION_FAILED, fact=outcomes[0].text)
+    return Verdict(Code.TEMPFAIL, replies.TRANSACTION_ABORTED, fact=next(o.text for o in outcomes if not o.permanent))
+
+
+def undelivered(outcomes: Sequence[HostOutcome]) -> list[HostOutcome]:
+    """The hosts whose recipients need a DSN: those that failed while another host took the message."""
+    if not any(outcome.accepted for outcome in outcomes):
+        return []
+    return [outcome for outcome in outcomes if not outcome.accepted]
+
+
+class ForwardConnection:
+    """The connection of one route within one transaction, or the kept one of an authenticated session."""
+
+    def __init__(self, forwarder: Forwarder, session: Session, transaction: Transaction | None, route: Route, queued: bool) -> None:
+        self._forwarder = forwarder
+        self._session = session
+        self._transaction = transaction
+        self.route = route
+        self.route_key = route.key
+        """As in #331 and #486."""
+        self.queued = queued
+        """The route is the local route."""
+        self.host: Host | None = None
+        self.protocol: NextHopProtocol | None = None
+        self.recipients: list[Path] = []
+        """Those the next hop has accepted, in order."""
+        self.io_error = False
+        """The connection was lost."""
+        self.outcome: HostOutcome | None = None
+        """What became of the message."""
+        self._spoken = False
+
+    @classmethod
+    def kept(cls, forwarder: Forwarder, session: Session, route: Route, reached: Reached) -> ForwardConnection:
+        """The connection over which all mail of an authenticated session goes. ``mail`` begins each transaction on it."""
+        made = cls(forwarder, session, None, route, True)
+        made.host, made.protocol = reached.host, reached.protocol
+        return made
+
+    @property
+    def connected(self) -> bool:
+        """A host has said 220, and nothing has gone wrong with the connection since."""
+        return self.protocol is not None and self.protocol.broken is None
+
+    @property
+    def host_text(self) -> str:
+        """The host as it is written in the route-map."""
+        return self.host.text if self.host is not None else ""
+
+    @property
+    def address(self) -> str:
+        """Address of the host, or the path of its UNIX socket."""
+        return self.protocol.address if self.protocol is not None else ""
+
+    def serves(self, hosts: Sequence[Host]) -> bool:
+        """The host of this connection, by name or address and by port, is one of ``hosts``."""
+        mine = self.host
+        if mine is None:
+            return False
+        places = {(host.host.lower(), host.port, host.unix) for host in hosts}
+        return (mine.host.lower(), mine.port, mine.unix) in places or (self.address, mine.port, "") in places
+
+    async def open(self, path: Path) -> Verdict | HopFailure | None:
+        """Connect to the first host of the route that answers, greet it, and send MAIL.
+
+        None: ready for RCPT. A failure: no host greets with 220. A verdict: a host did, and refused EHLO and HELO or
+        MAIL, or was lost there; it is the answer to ``path``, the recipient that was to be the first.
+        """
+        session = self._session
+        hosts = self._forwarder.in_order(session.settings, self.route.forward)
+        reached = await self._forwarder.reach(session.settings, session.interface_name, hosts)
+        if isinstance(reached, HopFailure):
+            return reached
+        self.host, self.protocol = reached.host, reached.protocol
+        if reached.answer.code != 250:
+            return self._refused(path, reached.answer, HELO_TEMPFAIL, HELO_REJECT)
+        assert self._transaction is not None
+        answer = await self.mail(self._transaction)
+        if not answer.positive:
+            return self._refused(path, answer, MAIL_TEMPFAIL, MAIL_REJECT)
+        return None
+
+    async def mail(self, transaction: Transaction) -> HopAnswer:
+        """Send MAIL with what the client said and the next hop understands (RFC 1870, RFC 6152, RFC 6531)."""
+        protocol = self.protocol
+        assert protocol is not None
+        settings, extensions, parameters = self._session.settings, protocol.extensions, transaction.parameters
+        line = b"MAIL FROM:<" + transaction.sender.address.encode() + b">"
+        if MailFlag.EIGHT_BIT_MIME in transaction.mail_flags and "8BITMIME" in extensions and settings[options.RFC1652_8BITMIME]:
+            line += b" BODY=8BITMIME"
+        size = parameters.get("SIZE", "")
+        if "SIZE" in extensions and size.isascii() and size.isdigit():
+            line += b" SIZE=" + size.encode()
+        if "SMTPUTF8" in parameters:
+            if "SMTPUTF8" not in extensions:
+                return HopReply(550, ("550 5.6.7 next hop does not support SMTPUTF8",))
+            line += b" SMTPUTF8"
+        self._spoken = True
+        answer = await protocol.command(line, settings[options.SMTP_COMMAND_TIMEOUT])
+        if isinstance(answer, HopFailure):
+            self._lost(answer)
+        return answer
+
+    async def rcpt(self, path: Path) -> Verdict | None:
+        """Name a recipient; refused with a plus-detail, once more without it. None: accepted. Else the client's answer."""
+        protocol = self.protocol
+        if protocol is None:
+            return self._refused(path, HopFailure(FailureKind.READ, "connection closed"), RCPT_TEMPFAIL, RCPT_REJECT)
+        timeout = self._session.settings[options.SMTP_COMMAND_TIMEOUT]
+        answer = await protocol.command(b"RCPT TO:<" + path.address.encode() + b">", timeout)
+        if path.detail and isinstance(answer, HopReply) and not answer.positive:
+            answer = await protocol.command(b"RCPT TO:<" + without_detail(path).encode() + b">", timeout)
+        if answer.positive:
+            self.recipients.append(path)
+            return None
+        return self._refused(path, answer, RCPT_TEMPFAIL, RCPT_REJECT)
+
+    def _refused(self, path: Path, answer: HopAnswer, tempfail: Counter, reject: Counter) -> Verdict:
+        """The client's answer when the next hop refused EHLO, MAIL or RCPT, or was lost (6.5)."""
+        session = self._session
+        relay_reply = session.settings[RELAY_REPLY]
+        if isinstance(answer, HopFailure):
+            self._lost(answer)
+            session.count(tempfail)
+            if relay_reply:
+                return Verdict(Code.TEMPFAIL, NETWORK_ERROR, (self.route_key,), fact=answer.text)
+            return Verdict(Code.TEMPFAIL, RECIPIENT_DENIED, ("451 4.4.2 ", path.address), fact=answer.text)
+        session.count(reject if answer.permanent else tempfail)
+        code = Code.REJECT if answer.permanent else Code.TEMPFAIL
+        number = answer.code if answer.code >= 400 else 451
+        if relay_reply:
+            return Verdict(code, HOST_REPLY, (f"{number}{answer.last[3:]}",), fact=answer.last)
+        enhanced = f"{answer.enhanced} " if answer.enhanced and number == answer.code else ""
+        return Verdict(code, RECIPIENT_DENIED, (f"{number} {enhanced}", path.address), fact=answer.last)
+
+    def _lost(self, failure: HopFailure, content: bool = False) -> None:
+        """Log the loss of the connection, once."""
+        if self.io_error:
+            return
+        self.io_error = True
+        if failure.kind is not FailureKind.WRITE:
+            self._session.log(READ_ERROR, self.route_key, failure.text, failure.errno)
+        elif content:
+            self._session.log(CHUNK_WRITE_ERROR, failure.text, failure.errno)
+        else:
+            self._session.log(WRITE_ERROR, self.route_key, failure.text, failure.errno)
+
+    async def transfer(self, content: Content, eight_bit: bool) -> HostOutcome:
+        """DATA, the content and the final dot; what came of it. Failures of the connection are logged here.
+
+        ``eight_bit``: the content has octets outside US-ASCII. An exception of ``content`` withdraws the message.
+        """
+        protocol = self.protocol
+        settings = self._session.settings
+        timeout = settings[options.SMTP_COMMAND_TIMEOUT]
+        opened = False
+        if protocol is None:
+            answer: HopAnswer = HopFailure(FailureKind.READ, "connection closed")
+        elif eight_bit and protocol.broken is None and "8BITMIME" not in protocol.extensions:
+            answer = HopReply(554, ("554 5.6.3 next hop does not take 8-bit content",))
+        else:
+            answer = await protocol.data(timeout)
+            opened = answer.code == 354
+            if opened:
+                try:
+                    answer = await protocol.send_body(content(), timeout, settings[SMTP_DOT_TIMEOUT])
+                except BaseException:
+                    protocol.abort()
+                    raise
+        if isinstance(answer, HopFailure):
+            self._lost(answer, content=True)
+        self.outcome = HostOutcome(self, answer, opened)
+        return self.outcome
+
+    def report(self, outcomes: Sequence[HostOutcome]) -> None:
+        """Log what became of the message here; ``outcomes`` are those of all hosts, the first of which speaks for all."""
+        outcome = self.outcome
+        assert outcome is not None
+        if len(outcomes) > 1 and outcome is outcomes[0] and not any(other.opened for other in outcomes):
+            self._session.log(ALL_REJECTED_DATA)
+        if not outcome.accepted and (isinstance(outcome.answer, HopReply) or any(other.accepted for other in outcomes)):
+            self._session.log(REJECTED_MESSAGE, self.route_key, outcome.text)
+
+    async def reset(self) -> None:
+        """Make a kept connection ready for the next transaction. One that is inside DATA is lost: its message is withdrawn."""
+        protocol = self.protocol
+        if protocol is not None and protocol.in_data:
+            protocol.abort()
+        spoken, self._spoken = self._spoken, False
+        self.recipients = []
+        self.outcome = None
+        if spoken and protocol is not None and protocol.broken is None:
+            await protocol.rset(self._session.settings[options.SMTP_COMMAND_TIMEOUT])
+
+    def close(self) -> None:
+        """End the connection: with QUIT, or inside DATA at once, which withdraws the message."""
+        protocol, self.protocol = self.protocol, None
+        if protocol is not None:
+            self._forwarder.release(protocol)
+
+
+@attrs.frozen
+class Reached:
+    """A host that said 220, and its answer to EHLO or HELO."""
+
+    host: Host
+    protocol: NextHopProtocol
+    answer: HopAnswer
+
+
+class Forwarder:
+    """Opens forward connections for every session of a node, and sends messages over them.
+
+    ``policy`` says what TLS a host must offer. All connections are opened and given back here, so that this is the
+    place to keep them for reuse.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        resolver: Addresses,
+        rng: Random,
+        tls: TlsContexts | None = None,
+        policy: Callable[[Host], TlsPolicy] | None = None,
+    ) -> None:
+        self._reactor = reactor
+        self._resolver = resolver
+        self._rng = rng
+        self._tls = tls
+        self._policy = policy
+
+    def connection(self, session: Session, transaction: Transaction, route: Route, *, queued: bool) -> ForwardConnection:
+        """A new connection, not yet connected, for recipients of ``route``; ``queued``: it is the local route."""
+        return ForwardConnection(self, session, transaction, route, queued)
+
+    def in_order(self, settings: Settings, hosts: tuple[Host, ...]) -> tuple[Host, ...]:
+        """Hosts in the order in which they are tried."""
+        return hosts if len(hosts) < 2 else in_order_of_trial(hosts, settings[FORWARD_SELECTION], self._rng)
+
+    async def reach(
+        self, settings: Settings, name: str, hosts: Sequence[Host], permitted: Callable[[str], bool] | None = None
+    ) -> Reached | HopFailure:
+        """The first of ``hosts`` that greets with 220, greeted with EHLO or HELO as ``name``, inside TLS where it is offered.
+
+        The failure of the last host, when none does.
+        """
+        failure = HopFailure(FailureKind.CONNECT, "no host")
+        for host in hosts:
+            reached = await self._reach(settings, name, host, permitted)
+            if isinstance(reached, Reached):
+                return reached
+            failure = reached
+        return failure
+
+    async def _reach(self, settings: Settings, name: str, host: Host, permitted: Callable[[str], bool] | None) -> Reached | HopFailure:
+        policy = self._policy(host) if self._policy is not None else TlsPolicy.MAY
+        use_tls = self._tls is not None
+        while True:
+            connect_timeout, command_timeout = settings[SMTP_CONNECT_TIMEOUT], settings[options.SMTP_COMMAND_TIMEOUT]
+            protocol = await connect(self._reactor, self._resolver, host, connect_timeout, command_timeout, permitted)
+            if isinstance(protocol, HopFailure):
+                return protocol
+            answer = await protocol.ehlo(name.encode(), command_timeout)
+            if use_tls and "STARTTLS" in protocol.extensions:
+                assert self._tls is not None
+                context = self._tls.client(host.host, verify=policy is TlsPolicy.VERIFY)
+                answer = await protocol.starttls(context, name.encode(), connect_timeout)
+                if isinstance(answer, HopFailure) and policy is TlsPolicy.MAY and not protocol.tls:
+                    use_tls = False
+                    continue
+            if policy is not TlsPolicy.MAY and not protocol.tls:
+                protocol.quit()
+                return HopFailure(FailureKind.TLS, "host has no usable TLS" if isinstance(answer, HopReply) else answer.text)
+            protocol.keep_alive = settings[SMTP_KEEP_ALIVE_TIMEOUT]
+            return Reached(host, protocol, answer)
+
+    def release(self, protocol: NextHopProtocol) -> None:
+        """The owner is done with ``protocol``."""
+        protocol.quit()
+
+    async def deliver(self, connections: Sequence[ForwardConnection], content: Content, *, eight_bit: bool = False) -> list[HostOutcome]:
+        """Send the message to every connection that carries a recipient, all at the same time; what came of each.
+
+        ``content()`` gives the message anew for each of them. ``eight_bit``: it has octets outside US-ASCII; a host that
+        did not offer 8BITMIME does not get it.
+        """
+        carrying = [connection for connection in connections if connection.recipients]
+        if len(carrying) == 1:
+            outcomes = [await carrying[0].transfer(content, eight_bit)]
+        else:
+            work = [ensureDeferred(connection.transfer(content, eight_bit)) for connection in carrying]
+            outcomes = list(await gatherResults(work, consumeErrors=True)) if work else []
+        for connection in carrying:
+            connection.report(outcomes)
+        return outcomes
+
+
+def without_detail(path: Path) -> str:
+    """The address of ``path`` without its plus-detail, otherwise as written."""
+    local = path.local
+    bare = path.mailbox if local.startswith('"') else local[: local.index("+", 1)]
+    return bare + path.address[len(local) :]
