@@ -11,13 +11,6 @@ from smtpf.settings.option import Flag, Number, Text
 SERVER_MIN_THREADS = Number("server-min-threads", 10, "Sessions no longer have a thread each.", area="server", ignored=True)
 SERVER_NEW_THREADS = Number("server-new-threads", 10, "Sessions no longer have a thread each.", area="server", ignored=True)
 SMTP_ACCEPT_TIMEOUT = Number("smtp-accept-timeout", 10, "No thread waits idly for connections any more.", area="server", ignored=True)
-SMTP_DISCONNECT_AFTER_DOT = Flag(
-    "smtp-disconnect-after-dot",
-    False,
-    "A client that leaves before the reply is dealt with by the dupmsg options.",
-    area="smtp",
-    ignored=True,
-)
 SMTP_DROP_RSET = Flag("smtp-drop-rset", False, "RSET never ends a connection.", area="smtp", ignored=True)
 URI_MAX_LIMIT = Number("uri-max-limit", 0, "The number of links is no reason to refuse; see uri-max-test.", area="uri", ignored=True)
 URI_MUNGE = Flag("uri-munge", False, "Links are never rewritten.", since="later", area="uri", ignored=True)

@@ -29,10 +29,10 @@ How options are written
 name=value       Give it a value; an empty value is allowed.
 name+=value      Add an element to the end of a list.
 
-Several may share a line. Put "..." or '...' around blanks; a backslash takes
-the special meaning from the character behind it. From a # at the start of a
-word to the end of the line all is comment. The command line is applied after
-this file and wins."""
+Several may share a line. Put "..." or '...' around blanks; a backslash
+takes the special meaning from the character behind it. From a # at the start
+of a word to the end of the line all is comment. The command line is applied
+after this file and wins."""
 
 NAMES = """\
 The options
