@@ -30,8 +30,8 @@ name=value       Give it a value; an empty value is allowed.
 name+=value      Add an element to the end of a list.
 
 Several may share a line. Put "..." or '...' around blanks; a backslash
-takes the special meaning from the character behind it. From a # at the start
-of a word to the end of the line all is comment. The command line is applied
+takes the special meaning from the character behind it. A # at the start of
+a word makes a comment of the rest of the line. The command line is applied
 after this file and wins."""
 
 NAMES = """\
@@ -77,7 +77,8 @@ def _elements(text: str) -> list[str]:
 
 
 def _description(option: AnyOption) -> str:
-    text = option.meaning if not option.choices else f"{option.meaning} ({option.choices})"
+    shows_itself = option.choices in ("", "+|-")
+    text = option.meaning if shows_itself else f"{option.meaning} ({option.choices})"
     return _comment("\n".join(textwrap.wrap(text, COLUMNS - 2, break_on_hyphens=False)))
 
 

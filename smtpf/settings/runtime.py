@@ -1,17 +1,18 @@
-"""Options of a running node: what ``OPTN`` shows, and what it may change.
+"""Options of a running node: what ``OPTN`` shows, and what it or a new reading of the option file may change.
 
 A change is checked as a whole and refused as a whole; nothing here changes anything, the caller puts the new settings in
 force. Changes are not saved: a restart brings back file and command line.
-Source: spec chapter options, section 7; chapter operations, 4.4.
+Source: spec chapter options, section 7; chapter operations, 4.4 and 6.6.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import attrs
 
+from smtpf.journal.message import Message, warn
 from smtpf.reply import Reply
 from smtpf.settings.language import Draft, Names, Place, Problem
 from smtpf.settings.option import AnyOption
@@ -32,6 +33,15 @@ INVALID_VALUE = Reply(
     1122,
     "501 5.5.4 option %s invalid value",
     meaning="The option does not take the value given by OPTN and keeps the one it has, as do those given with it.",
+)
+
+NEEDS_RESTART_AT_RELOAD = warn(
+    1132,
+    "option %s needs restart",
+    "The option file was read again and has another value for an option that can only be set at start. "
+    "The old value stays in force until the next restart.",
+    fields=("option",),
+    since="new",
 )
 
 HIDDEN = "***"
@@ -101,6 +111,20 @@ def change(settings: Settings, argument: str) -> Changed | Refused:
     new = draft.settings()
     changed = tuple(option for option in new.options if new.text(option) != settings.text(option))
     return Changed(new, changed, tuple(draft.problems))
+
+
+def reloaded(current: Settings, fresh: Settings, write: Callable[[Message, str], object]) -> Settings:
+    """``fresh`` settings, read from the option file again, as a running node takes them: restart-only options keep their value.
+
+    Each of those that would have changed is logged by ``write`` of the journal (#1132). Changes made by OPTN end here.
+    """
+    kept: dict[AnyOption, str] = {}
+    for option in fresh.options:
+        if not option.runtime and fresh.text(option) != current.text(option):
+            kept[option] = current.text(option)
+            if option.kind != "action":
+                write(NEEDS_RESTART_AT_RELOAD, option.name)
+    return fresh.evolve(kept)
 
 
 def _named(word: Word) -> str:

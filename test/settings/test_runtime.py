@@ -6,7 +6,7 @@ import pytest
 
 from smtpf.reply import Reply
 from smtpf.settings.option import Action, AnyOption, Flag, Level, Number, Text, Words
-from smtpf.settings.runtime import INVALID_VALUE, NEEDS_RESTART, UNKNOWN_OPTION, Changed, Refused, change, listing
+from smtpf.settings.runtime import INVALID_VALUE, NEEDS_RESTART, UNKNOWN_OPTION, Changed, Refused, change, listing, reloaded
 from smtpf.settings.store import Settings
 
 DAEMON = Flag("daemon", True, ".", runtime=False)
@@ -108,3 +108,11 @@ def test_an_old_name_is_told_as_a_warning() -> None:
     changed = change(settings(), "deny-type=x/y")
     assert isinstance(changed, Changed)
     assert [str(warning) for warning in changed.warnings] == ['OPTN: warning: "deny-type" is the old name of "deny-content-type"']
+
+
+def test_reading_the_file_again_keeps_restart_only_options_and_logs_them() -> None:
+    current = settings(access_map="sql!/a", daemon_nap="9", help="+")
+    logged: list[str] = []
+    new = reloaded(current, settings(access_map="sql!/b", clamd_policy="none"), lambda message, name: logged.append(message.format % name))
+    assert logged == ["option access-map needs restart"]
+    assert new == settings(access_map="sql!/a", clamd_policy="none", help="+")

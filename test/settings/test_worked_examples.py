@@ -2,7 +2,8 @@
 
 The options are test-local ones with the names, defaults and kinds of the published table, for the modules that own them
 need not be known here. What goes beyond this room is proved where it is done: who may say OPTN (25) by the admin commands,
-what an action then does (22, 32, 33) by the process room, how verbose words are understood (34) by the journal.
+the time black-listed clients get (30) by the session, the descriptor limit (31) and what an action does (22, 32, 33) by the
+process room, how verbose words are understood (34) by the journal.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import errno
 import pytest
 
 from smtpf.settings import process_options
-from smtpf.settings.conversions import black_listed_timeout, descriptor_limit, session_limit
 from smtpf.settings.dump import dump, setting
 from smtpf.settings.language import EXIT_USAGE, Loaded, load
 from smtpf.settings.option import AnyOption, Flag, Level, Number, Option, Text, Words
@@ -176,23 +176,6 @@ def test_the_replies_are_the_published_ones() -> None:
         "504 5.5.4 option %s unknown #1121 %s",
         "501 5.5.4 option %s invalid value #1122 %s",
     ]
-
-
-@pytest.mark.parametrize(("timeout", "black", "used"), [(10, 30, 10), (300, 30, 30), (300, -1, 300), (300, 300, 300), (300, 0, 0)])
-def test_30_black_listed_clients_never_get_longer_than_others(timeout: int, black: int, used: int) -> None:
-    assert black_listed_timeout(timeout, black) == used
-
-
-@pytest.mark.parametrize(
-    ("limit", "threads", "used"),
-    [(8192, 2000, 16384), (1024, 200, 2048), (1024, 1000, 8192), (8192, 0, 8192), (8192, 1024, 8192), (8192, 1025, 9216), (0, -1, 0)],
-)
-def test_31_the_descriptor_limit_follows_the_session_limit(limit: int, threads: int, used: int) -> None:
-    assert descriptor_limit(limit, threads) == used
-
-
-def test_the_session_limit_is_one_in_test_mode_unless_it_is_set() -> None:
-    assert [session_limit(0, test_mode=False), session_limit(-3, test_mode=True), session_limit(7, test_mode=True)] == [0, 1, 7]
 
 
 @pytest.mark.parametrize(("number", "word", "action"), [(32, "+restart-if", RESTART_IF), (33, "+quit", QUIT)])
