@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtpf.settings import dropped, process_options
+from smtpf.settings.catalogue import instances
 from smtpf.settings.dump import dump, setting
 from smtpf.settings.language import load
 from smtpf.settings.option import Action, AnyOption, Flag, Level, Number, Option, OptionError, Text, Words
@@ -110,3 +111,9 @@ def test_dropped_options_are_not_dumped() -> None:
 
 def test_long_descriptions_are_wrapped() -> None:
     assert all(len(line) <= 78 for line in dump(Settings(EVERY)).splitlines())
+
+
+def test_the_defaults_of_all_options_of_the_program_survive() -> None:
+    settings = Settings(instances(Option))
+    assert read_back(settings) == settings
+    assert [option.name for option in settings.options if settings.changed(option)] == []
