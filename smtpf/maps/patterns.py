@@ -32,6 +32,9 @@ MAX_COMPILED = 1 << 20
 REMEMBERED = 4096
 """Parsed values and compiled patterns kept, each."""
 
+LONGEST_KEPT = 4096
+"""Characters of a value that is kept parsed; a longer one is parsed at each look-up."""
+
 GLOB_DELIMITER = err(
     100,
     'pattern delimiter error: "%.50s..."',
@@ -153,9 +156,17 @@ class PatternList:
         return self.default
 
 
-@lru_cache(maxsize=REMEMBERED)
 def parse(value: str) -> PatternList:
     """The list that ``value`` is. Never raises: faults are kept in their items."""
+    return _parse_and_keep(value) if len(value) <= LONGEST_KEPT else _parse(value)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _parse_and_keep(value: str) -> PatternList:
+    return _parse(value)
+
+
+def _parse(value: str) -> PatternList:
     items: list[Item] = []
     position = 0
     while True:

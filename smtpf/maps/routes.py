@@ -6,21 +6,22 @@ not be asked, which must never be read as "not ours". Source: spec chapter maps,
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from random import Random
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 
 from smtpf.journal.journal import Journal
 from smtpf.journal.message import err, info
 from smtpf.maps import keys
-from smtpf.maps.source import FAILED, Found, LookupFailed, Source, Table
+from smtpf.maps.hosts import Host, parse_hosts
+from smtpf.maps.source import FAILED, Found, InThread, LookupFailed, Source
 from smtpf.settings.option import Text
 from smtpf.stats.counter import Counter, Group, Kind
 from smtpf.stats.tables import Statistics
+from smtpf.waiting import in_background
 
 ROUTE_MAP = Text(
     "route-map",
@@ -62,35 +63,10 @@ ROUTE_UNIQUE_DOMAINS = Counter(
 )
 
 TAG = "route:"
-SMTP_PORT = 25
 COUNTS_KEY = "route:__counts__"
 LOCAL_KEYS = ("local", "127.0.0.1", "127.0.0", "127.0", "127", "::1", "0:0:0:0:0:0:0:1")
 REMEMBERED = 4096
 """Parsed values kept."""
-
-_SEPARATORS = re.compile(r"[, \t]+")
-_PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
-_NAME = re.compile(r"[^\[\]:/\s]{1,255}")
-
-
-@attrs.frozen
-class Host:
-    """One next hop of a list."""
-
-    text: str
-    """As it is written in the map."""
-    host: str
-    """Name or address without brackets; empty for a UNIX socket."""
-    port: int = SMTP_PORT
-    is_literal: bool = False
-    """``host`` is an IP address."""
-    unix: str = ""
-    """Path of a UNIX socket."""
-
-    def __str__(self) -> str:
-        if self.unix:
-            return self.unix
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @attrs.frozen
@@ -128,10 +104,11 @@ Routed = Route | None | LookupFailed
 class RouteMap:
     """Look-ups in the route map. Answers come without waiting from a map in memory."""
 
-    def __init__(self, source: Source, journal: Journal, stats: Statistics | None = None) -> None:
+    def __init__(self, source: Source, journal: Journal, stats: Statistics | None = None, in_thread: InThread = maybeDeferred) -> None:
         self.source = source
         self._journal = journal
         self._stats = stats
+        self._in_thread = in_thread
         source.when_loaded(self._recount)
 
     async def for_client_address(self, address: str) -> Routed:
@@ -166,14 +143,12 @@ class RouteMap:
     async def counts(self) -> Counts | LookupFailed:
         """Count the records with a FORWARD list. A map that cannot be walked is asked for its own count."""
         view = self.source.view
-        if isinstance(view, Table):
-            return count_records(view.records.items())
-        walk = getattr(view, "counts", None)
-        if walk is not None:
-            return await walk()  # type: ignore[no-any-return]
-        answer = view.get(COUNTS_KEY)
-        value: Found = await answer if isinstance(answer, Deferred) else answer
-        return parse_counts(value) if isinstance(value, str) else FAILED
+        if view.walk is None:
+            answer = view.get(COUNTS_KEY)
+            value: Found = await answer if isinstance(answer, Deferred) else answer
+            return parse_counts(value) if isinstance(value, str) else FAILED
+        walked: Counts | LookupFailed = await self._in_thread(_count_view, view.walk)
+        return walked
 
     def announce(self, counts: Counts) -> None:
         """Log the counts and set the gauges."""
@@ -208,9 +183,12 @@ class RouteMap:
         return None
 
     def _recount(self) -> None:
-        view = self.source.view
-        if isinstance(view, Table):
-            self.announce(count_records(view.records.items()))
+        in_background(self._count_again(), lambda failure: self._journal.failure(failure, doing="counting routes"))
+
+    async def _count_again(self) -> None:
+        counts = await self.counts()
+        if isinstance(counts, Counts):
+            self.announce(counts)
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -230,47 +208,16 @@ def parse_attributes(value: str) -> Attributes:
     return Attributes(forward, rcpt, relay)
 
 
-def parse_hosts(text: str) -> tuple[Host, ...]:
-    """The hosts of a list, separated by commas, blanks or TABs."""
-    parsed = (parse_host(written) for written in _SEPARATORS.split(text) if written)
-    return tuple(host for host in parsed if host is not None)
-
-
-def parse_host(text: str, port: int = SMTP_PORT) -> Host | None:
-    """``name``, ``192.0.2.1`` or ``[literal]`` with an optional ``:port``; IPv6 without port; ``/unix/socket``. None: neither."""
-    if text.startswith("/"):
-        return Host(text, "", 0, unix=text)
-    if text.startswith("["):
-        inside, bracket, rest = text[1:].partition("]")
-        address = keys.parse_address(inside)
-        if not bracket or address is None:
-            return None
-        found = _port(rest, port)
-        return None if found is None else Host(text, str(address), found, is_literal=True)
-    if text.count(":") > 1:
-        address = keys.parse_address(text)
-        return None if address is None else Host(text, str(address), port, is_literal=True)
-    name, colon, rest = text.partition(":")
-    found = _port(colon + rest, port)
-    if found is None or not _NAME.fullmatch(name):
-        return None
-    return Host(text, name, found, is_literal=keys.parse_address(name) is not None)
-
-
-def _port(text: str, default: int) -> int | None:
-    if not text:
-        return default
-    if not _PORT.fullmatch(text[1:]) or text[0] != ":":
-        return None
-    number = int(text[1:])
-    return number if 0 < number < 65536 else None
-
-
 def in_order_of_trial(hosts: tuple[Host, ...], selection: str, rng: Random) -> tuple[Host, ...]:
     """The hosts in the order in which they are tried; ``selection`` is the value of ``route-forward-selection``."""
     if selection != "random":
         return hosts
     return tuple(rng.sample(hosts, len(hosts)))
+
+
+def _count_view(walk: Callable[[], Iterable[tuple[str, str]] | LookupFailed]) -> Counts | LookupFailed:
+    records = walk()
+    return records if isinstance(records, LookupFailed) else count_records(records)
 
 
 def count_records(records: Iterable[tuple[str, str]]) -> Counts:

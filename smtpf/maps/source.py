@@ -7,7 +7,7 @@ held in memory answers at once; one that must ask somebody gives a Deferred. Sou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -28,13 +28,31 @@ Found = str | None | LookupFailed
 """Value of a key (may be empty), None when there is no such key, or a failure."""
 
 
+Walk = Callable[[], "Iterable[tuple[str, str]] | LookupFailed"]
+
+
+class InThread(Protocol):
+    """Run a function in a thread; its result, or its exception, comes by the Deferred."""
+
+    def __call__(self, function: Callable[..., Any], /, *args: Any) -> Deferred[Any]: ...
+
+
 class View(Protocol):
     """One content of a map, for one look-up."""
 
-    tags: frozenset[str] | None
-    """Tags of which any key exists; None when that is not known."""
+    @property
+    def tags(self) -> frozenset[str] | None:
+        """Tags of which any key exists; None when that is not known."""
 
-    def get(self, key: str, /) -> Found | Deferred[Found]: ...
+    @property
+    def walk(self) -> Walk | None:
+        """Gives the records one by one; may wait for a disk, so it runs in a thread. None when the map cannot be walked."""
+
+    def get(self, key: str, /) -> Found | Deferred[Found]:
+        """The value of a key."""
+
+    def close(self) -> None:
+        """No more look-ups will come."""
 
 
 class Source(Protocol):
@@ -67,12 +85,16 @@ class MapError:
 class Table:
     """The whole content of a map in memory."""
 
-    __slots__ = ("get", "records", "tags")
+    __slots__ = ("get", "records", "tags", "walk")
 
     def __init__(self, records: Mapping[str, str]) -> None:
         self.records = records
         self.get: Callable[[str], Found] = records.get
         self.tags: frozenset[str] | None = tags_of(records)
+        self.walk: Walk | None = records.items
+
+    def close(self) -> None:
+        """Nothing to close."""
 
 
 def tags_of(keys: Iterable[str]) -> frozenset[str]:

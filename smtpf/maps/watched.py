@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from smtpf.journal.journal import Journal
 from smtpf.journal.message import err, warn
-from smtpf.maps.source import EMPTY, MapError, View, table_of
+from smtpf.maps.source import EMPTY, InThread, MapError, View, table_of
 from smtpf.maps.text import parse_text
 
 CHECK_EVERY = 1.0
@@ -39,13 +39,7 @@ NO_KEY = warn(
     since="later",
 )
 
-Signature = tuple[int, int, int, int]
-
-
-class InThread(Protocol):
-    """Run a function in a thread; its result, or its exception, comes by the Deferred."""
-
-    def __call__(self, function: Callable[..., Any], /, *args: Any) -> Deferred[Any]: ...
+Signature = tuple[int, ...]
 
 
 @attrs.frozen(eq=False)
@@ -103,12 +97,12 @@ class WatchedSource:
             self._running = True
             self._schedule()
 
-    def stop(self) -> Deferred[None] | None:
+    def stop(self) -> None:
         self._running = False
         if self._next is not None:
             self._next.cancel()
             self._next = None
-        return None
+        self._view.close()
 
     def reload(self) -> Deferred[None]:
         return self._check(None)
@@ -145,7 +139,8 @@ class WatchedSource:
 
     def _take(self, signature: Signature, content: Content) -> None:
         self._signature = signature
-        self._view = content.view
+        old, self._view = self._view, content.view
+        old.close()
         self._told_of = ""
         if content.keyless:
             self._journal.write(NO_KEY, self._path, content.keyless[0])
@@ -157,5 +152,10 @@ class WatchedSource:
 
 
 def _signature(path: Path) -> Signature:
+    """The database's write-ahead log counts too: a commit may stand there alone."""
     found = os.stat(path)
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    try:
+        log = os.stat(f"{path}-wal")
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, log.st_size, log.st_mtime_ns
+    except FileNotFoundError:
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
