@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from enum import Enum
 
+import attrs
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from smtpf.journal.journal import Journal
@@ -46,6 +47,16 @@ class Table(Enum):
     RUNTIME = "runtime"
     HOURLY = "hourly"
     WINDOW = "window"
+
+
+@attrs.frozen
+class Standing:
+    """What one counter stands at."""
+
+    counter: Counter
+    values: Mapping[Table, int]
+    percents: Mapping[Table, float]
+    """Of the first counter of the group; in group GENERAL of itself; 0.0 when that is 0."""
 
 
 def order(counters: Iterable[Counter]) -> list[Counter]:
@@ -156,12 +167,20 @@ class Statistics:
         self.fold()
         return self._read(counter, table)
 
-    def percent(self, counter: Counter, table: Table) -> float:
-        """``value`` in percent of the first counter of its group; in group GENERAL of itself. 0.0 when that is 0."""
+    def standings(self) -> list[Standing]:
+        """Every counter with its values and percentages, in the order of a STAT listing, all of the same moment."""
         self.fold()
-        value = self._read(counter, table)
-        divisor = value if counter.group is Group.GENERAL else self._read(self._divisor(counter), table)
-        return 100.0 * value / divisor if divisor else 0.0
+        divisors: dict[Group, Counter] = {}
+        standings = []
+        for counter in self.counters:
+            divisor = counter if counter.group is Group.GENERAL else divisors.setdefault(counter.group, counter)
+            values = {table: self._read(counter, table) for table in Table}
+            percents = {}
+            for table in Table:
+                whole = self._read(divisor, table)
+                percents[table] = 100.0 * values[table] / whole if whole else 0.0
+            standings.append(Standing(counter, values, percents))
+        return standings
 
     @property
     def counters(self) -> list[Counter]:
@@ -222,9 +241,6 @@ class Statistics:
         self._sorted = None
         self._pending[counter] = self._hourly[counter] = self._runtime[counter] = 0
         self._window[counter] = [0] * INTERVALS
-
-    def _divisor(self, counter: Counter) -> Counter:
-        return next(first for first in self.counters if first.group is counter.group)
 
     def _turn(self) -> None:
         self.fold()
