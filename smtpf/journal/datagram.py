@@ -40,7 +40,7 @@ LINES_LOST = warn(
     "The log daemon took nothing for so long, or the disk of the log file was full for so long, that lines had to be thrown away. "
     "The line stands in the log where they are missing.",
     fields=("lost",),
-    since="later",
+    since="new",
 )
 
 

@@ -69,7 +69,7 @@ SAVE_FAILED = err(
     "stats-map=%s save error: %s (%d)",
     "The statistics could not be written to the stats map. They are kept in memory and written at the next save.",
     fields=("map", "reason", "errno"),
-    since="later",
+    since="new",
 )
 
 InThread = Callable[[Callable[[], Any]], Deferred[Any]]

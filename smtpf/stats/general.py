@@ -1,4 +1,6 @@
-"""The counters of the node as a whole: group GENERAL of a STAT listing, but for those of the cluster and of the grey list.
+"""The counters of the node as a whole: sessions, volume, load and open files.
+
+Group GENERAL of a STAT listing also has those of the route map, the cluster and the grey list, which stand beside the code that counts.
 
 Source: spec chapter operations, 3.4.
 """
@@ -9,12 +11,6 @@ from smtpf.stats.counter import Counter, Group, Kind
 
 _GENERAL = Group.GENERAL
 
-ROUTE_ACCOUNTS = Counter("route-accounts", _GENERAL, "Entries `route:user@` of the route map, counted at start.", Kind.GAUGE)
-ROUTE_ADDRESSES = Counter("route-addresses", _GENERAL, "Entries `route:user@domain` of the route map, counted at start.", Kind.GAUGE)
-ROUTE_DOMAINS = Counter("route-domains", _GENERAL, "Entries `route:domain` of the route map, counted at start.", Kind.GAUGE)
-ROUTE_UNIQUE_DOMAINS = Counter(
-    "route-unique-domains", _GENERAL, "Different domains among the domain and address entries of the route map.", Kind.GAUGE, since="later"
-)
 HIGH_LOAD_AVG_1 = Counter(
     "high-load-avg-1", _GENERAL, "Highest 1 minute load average seen, in thousandths.", Kind.HIGH_WATER, since="later"
 )

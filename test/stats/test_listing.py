@@ -5,13 +5,13 @@ import time
 import pytest
 from twisted.internet.task import Clock
 
-from smtpf.stats.counter import Counter, Group
-from smtpf.stats.general import ROUTE_ACCOUNTS
+from smtpf.stats.counter import Counter, Group, Kind
 from smtpf.stats.listing import COLUMNS, Facts, age, form, memory, stat_lines
 from smtpf.stats.sampling import OpenFilesSampler, open_files, sample_load
 from smtpf.stats.sqlite_memory import memory_used
 from smtpf.stats.tables import Statistics, Table
 
+ROUTE_ACCOUNTS = Counter("route-accounts", Group.GENERAL, "", Kind.GAUGE)
 CLIENTS = Counter("CLIENTS", Group.CONNECT, "")
 DROPPED = Counter("dropped", Group.CONNECT, "")
 
