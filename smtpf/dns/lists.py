@@ -203,11 +203,9 @@ class DnsLists:
         if subject == test:
             return None
         asked = [self._ask(subject, entry, timeout) for entry in self._lists]
-        if all(isinstance(answer, Answer) for answer in asked):
-            hits = [
-                self._hit(entry, subject, answer) for entry, answer in zip(self._lists, asked, strict=True) if isinstance(answer, Answer)
-            ]
-            if not any(hits):
+        if not any(isinstance(answer, Deferred) for answer in asked):
+            known = zip(self._lists, asked, strict=True)
+            if not any(self._hit(entry, subject, answer) for entry, answer in known if isinstance(answer, Answer)):
                 return None
         return self._first(subject, test, asked, timeout)
 
