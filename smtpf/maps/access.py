@@ -42,7 +42,8 @@ MAX_TOLD = 1000
 
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 _SIZE = re.compile(r"([+-]?[0-9]{1,15})([KMGkmg]?)", re.ASCII)
-_LIMIT = re.compile(r"(-?[0-9]{1,15})(?:/([0-9]{0,9})([WDHMSwdhms]?))?", re.ASCII)
+_LIMIT = re.compile(r"(-?[0-9]{1,15})/(?=.)([0-9]{0,9})([WDHMSwdhms]?)", re.ASCII)
+_NO_LIMIT = re.compile(r"-[0-9]{1,15}", re.ASCII)
 _UNIT_SECONDS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
 _SIZE_FACTOR = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -287,7 +288,11 @@ def size_of(hit: Hit | None) -> int | None:
 
 def limit_of(hit: Hit | None) -> Limit | None:
     """``150/30m``, ``10/d`` or ``-1``. Without unit seconds are meant, without amount one."""
-    found = _LIMIT.fullmatch(hit.text) if hit is not None and not hit.failed else None
+    if hit is None or hit.failed:
+        return None
+    if _NO_LIMIT.fullmatch(hit.text):
+        return Limit(-1)
+    found = _LIMIT.fullmatch(hit.text)
     if found is None:
         return None
     count = int(found[1])

@@ -17,7 +17,8 @@ REMEMBERED = 4096
 """Sequences kept, since one session asks for the same ones under many tags."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_GROUPS = re.compile(r"[0-9a-f]{1,4}(?::[0-9a-f]{1,4}){1,7}")
+_GROUPS = re.compile(r"(?<![^:\[])[0-9a-f]{1,4}(?::[0-9a-f]{1,4}){1,7}(?![^:\]])")
+"""A run of groups that stands alone: hex letters of names, as in ``bad.example``, are none."""
 _LEADING_ZEROS = re.compile(r"(?<![0-9a-f])0+(?=[0-9a-f])")
 
 
@@ -148,11 +149,6 @@ def _encode_part(part: str) -> str:
 
 
 def _shorten(found: re.Match[str]) -> str:
-    # The run must stand alone: in "from:to:ann" or "host.bad:e:..." hex letters are names, not groups.
-    before = found.string[found.start() - 1] if found.start() else ":"
-    after = found.string[found.end()] if found.end() < len(found.string) else ":"
-    if before not in ":[" or after not in ":]":
-        return found.group()
     return _LEADING_ZEROS.sub("", found.group())
 
 

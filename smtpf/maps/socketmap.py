@@ -14,7 +14,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, TimeoutError, ensureDeferred
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClientEndpoint
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from smtpf.journal.journal import Journal
@@ -124,7 +124,7 @@ class Conversation(Protocol):
         self._buffer.clear()
         self._answer(content)
 
-    def connectionLost(self, reason: Failure = Failure(Exception("closed"))) -> None:  # type: ignore[no-untyped-call]  # noqa: B008
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.open = False
         self._answer(Trouble.CLOSED)
 

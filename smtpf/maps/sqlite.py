@@ -110,9 +110,12 @@ class LargeDatabase:
 
     def _select(self, key: str) -> Found | sqlite3.Error:
         try:
-            row = self._connection.execute(ONE, (key.encode("utf-8", "replace").decode(),)).fetchone()
+            row = self._connection.execute(ONE, (key,)).fetchone()
         except sqlite3.Error as error:
             return error
+        except UnicodeEncodeError:
+            # Octets that are no UTF-8 came in a name of the outside world.
+            return None
         if row is None:
             return None
         return "" if row[0] is None else str(row[0])

@@ -301,7 +301,7 @@ def test_trace_shows_each_step_and_repeats_faults() -> None:
 @pytest.mark.parametrize(
     ("text", "number", "size", "limit"),
     [
-        ("5", 5, 5, Limit(5)),
+        ("5", 5, 5, None),
         ("-1", -1, -1, Limit(-1)),
         ("10M", None, 10485760, None),
         ("1k", None, 1024, None),
@@ -314,8 +314,9 @@ def test_trace_shows_each_step_and_repeats_faults() -> None:
         ("SKIP", None, None, None),
         ("NEXT", None, None, None),
         ("TEMPFAIL", None, None, None),
-        ("5 6", 5, 5, Limit(5)),
-        ("[192.0.2.0/24]0 300", 0, 0, Limit(0)),
+        ("5 6", 5, 5, None),
+        ("[192.0.2.0/24]0 300", 0, 0, None),
+        ("3/", None, None, None),
     ],
 )
 def test_numbers_sizes_and_limits(text: str, number: int | None, size: int | None, limit: Limit | None) -> None:
