@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
@@ -26,6 +25,8 @@ from twisted.internet.interfaces import IHandshakeListener, IPushProducer, IReac
 from twisted.mail.smtp import ESMTPClient
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from smtpf.smtp.dot_stuffing import DotWriter
 
 MAX_REPLY_LINE = 1000
 """Octets of one reply line without its line end; RFC 5321 allows 512, some hosts write more."""
@@ -39,7 +40,6 @@ WRITE_SIZE = 65536
 """Octets of content gathered before they are handed to the transport."""
 
 _SAFE = bytes(octet if octet == 9 or 32 <= octet < 127 else ord("?") for octet in range(256))
-_LINE_END = re.compile(rb"\r\n|\r|\n")
 _NEVER = float("inf")
 
 
@@ -52,6 +52,8 @@ class FailureKind(Enum):
     TIMEOUT = "timeout"
     PROTOCOL = "protocol"
     TLS = "tls"
+    CONTENT = "content"
+    """Our own copy of the message could not be read."""
 
 
 @attrs.frozen
@@ -113,41 +115,8 @@ class HopReply:
 
 HopAnswer = HopReply | HopFailure
 
-
-class ContentEncoder:
-    """Message content as it goes over the wire: CRLF line ends only, leading dots doubled, across chunks.
-
-    The spool already holds clean lines; a stray CR or LF is put right here all the same, because one that got through
-    could end the message early at the next hop and turn the rest into commands.
-    """
-
-    __slots__ = ("_carry", "_line_start")
-
-    def __init__(self) -> None:
-        self._line_start = True
-        self._carry = b""
-
-    def feed(self, chunk: bytes) -> bytes:
-        if self._carry:
-            chunk = self._carry + chunk
-            self._carry = b""
-        if chunk[-1:] == b"\r":
-            self._carry = b"\r"
-            chunk = chunk[:-1]
-        if not chunk:
-            return b""
-        pairs = chunk.count(b"\r\n")
-        if chunk.count(b"\n") != pairs or chunk.count(b"\r") != pairs:
-            chunk = _LINE_END.sub(b"\r\n", chunk)
-        dotted = chunk.replace(b"\r\n.", b"\r\n..")
-        if self._line_start and chunk[:1] == b".":
-            dotted = b"." + dotted
-        self._line_start = chunk[-1:] == b"\n"
-        return dotted
-
-    def finish(self) -> bytes:
-        """The end of the last line, if it has none, and the final dot."""
-        return b".\r\n" if self._line_start and not self._carry else b"\r\n.\r\n"
+Read = Callable[[], bytes | Deferred[bytes | None] | None]
+"""Gives the next piece of a message, empty at its end, None when it cannot be read."""
 
 
 @implementer(IPushProducer)
@@ -265,10 +234,13 @@ class NextHopProtocol(ESMTPClient):
         for _, _, deferred in queue:
             deferred.callback(failure)
 
-    def _fail(self, kind: FailureKind, text: str, number: int = 0) -> None:
+    def _close(self, failure: HopFailure) -> None:
         if self.broken is None:
-            self._end(HopFailure(kind, text, number))
+            self._end(failure)
             self.transport.abortConnection()
+
+    def _fail(self, kind: FailureKind, text: str, number: int = 0) -> None:
+        self._close(HopFailure(kind, text, number))
 
     def abort(self) -> None:
         """Close at once, whatever is under way: so is a message withdrawn that has not got its final dot."""
@@ -477,47 +449,46 @@ class NextHopProtocol(ESMTPClient):
             self._deadline = _NEVER
         return answer
 
-    async def send_body(self, chunks: Iterator[bytes] | AsyncIterator[bytes], stall_timeout: float, dot_timeout: float) -> HopAnswer:
-        """Send content and the final dot; the reply to the dot.
+    async def send_content(self, head: bytes, read: Read, stall_timeout: float, dot_timeout: float) -> HopAnswer:
+        """Send ``head``, then what ``read`` gives until it is empty, then the final dot; the reply to the dot.
 
-        ``chunks`` are octets with CRLF line ends and no stuffed dots. A host that takes nothing for ``stall_timeout``
-        seconds, or does not answer the dot within ``dot_timeout`` seconds, has failed. Anything it says before the
-        dot ends the connection.
+        Content is octets with CRLF line ends and without stuffed dots. A host that takes nothing for ``stall_timeout``
+        seconds, or does not answer the dot within ``dot_timeout`` seconds, has failed. Anything it says before the dot
+        ends the connection. When ``read`` gives None the message is withdrawn.
         """
         if self.broken is not None:
             return self.broken
-        encoder = ContentEncoder()
+        writer = DotWriter()
         flow = self._flow = _Flow(self)
         self.transport.registerProducer(flow, True)
-        pending: list[bytes] = []
-        size = 0
-        if isinstance(chunks, Iterator):
-            for chunk in chunks:
-                pending.append(encoder.feed(chunk))
-                size += len(chunk)
-                if size >= WRITE_SIZE:
-                    self.transport.write(b"".join(pending))
-                    pending.clear()
-                    size = 0
-                    if not await self._flowed(flow, stall_timeout):
-                        break
-        else:
-            async for chunk in chunks:
-                if self.broken is not None:
-                    break
-                pending.append(encoder.feed(chunk))
-                size += len(chunk)
-                if size >= WRITE_SIZE:
-                    self.transport.write(b"".join(pending))
-                    pending.clear()
-                    size = 0
-                    if not await self._flowed(flow, stall_timeout):
-                        break
-        if self.broken is not None:
-            return self.broken
+        pending = [writer.write(head)]
+        size = len(head)
+        while True:
+            piece = read()
+            if isinstance(piece, Deferred):
+                piece = await piece
+            if self.broken is not None:
+                return self.broken
+            if piece is None:
+                failure = HopFailure(FailureKind.CONTENT, "content not available")
+                self._close(failure)
+                return failure
+            if not piece:
+                break
+            pending.append(writer.write(piece))
+            size += len(piece)
+            if size >= WRITE_SIZE:
+                self.transport.write(b"".join(pending))
+                pending.clear()
+                size = 0
+                if flow.drained is not None:
+                    self._expect(stall_timeout)
+                    await flow.drained
+                    if self.broken is not None:
+                        return self.broken
         self._flow = None
         self.transport.unregisterProducer()
-        pending.append(encoder.finish())
+        pending.append(writer.end())
         answered: Deferred[HopAnswer] = Deferred()
         self._waiting = answered
         self._expect(dot_timeout)
@@ -527,14 +498,6 @@ class NextHopProtocol(ESMTPClient):
         if self.broken is None:
             self._rest()
         return answer
-
-    async def _flowed(self, flow: _Flow, timeout: float) -> bool:
-        """Wait for room in the transport's buffer; False when the connection is gone."""
-        drained = flow.drained
-        if drained is not None:
-            self._expect(timeout)
-            await drained
-        return self.broken is None
 
     def flowing(self) -> None:
         """The buffer has drained: the host is alive, and it is our turn."""

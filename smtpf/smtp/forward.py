@@ -8,27 +8,30 @@ keeps. Source: spec chapter session, 6.2 to 6.6 and 8.2.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from twisted.internet.defer import ensureDeferred, gatherResults
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 
 from smtpf.journal.message import err
 from smtpf.maps.routes import FORWARD_SELECTION, in_order_of_trial
+from smtpf.message.spool import SpoolError
 from smtpf.pipeline import Code, Verdict
 from smtpf.reply import Reply
 from smtpf.settings.option import Flag, Number
 from smtpf.smtp import options, replies
-from smtpf.smtp.client import FailureKind, HopAnswer, HopFailure, HopReply, NextHopProtocol
+from smtpf.smtp.client import FailureKind, HopAnswer, HopFailure, HopReply, NextHopProtocol, Read
 from smtpf.smtp.connect import Addresses, connect
 from smtpf.smtp.session import MailFlag
 from smtpf.stats.counter import Counter, Group
 
 if TYPE_CHECKING:
-    from smtpf.maps.routes import Host, Route
+    from smtpf.maps.hosts import Host
+    from smtpf.maps.routes import Route
+    from smtpf.message.spool import Spool
     from smtpf.settings.store import Settings
     from smtpf.smtp.grammar import Path
     from smtpf.smtp.session import Session, Transaction
@@ -92,9 +95,6 @@ MAIL_REJECT = Counter("forward-mail-reject", Group.RCPT, "Next hops that refused
 RCPT_TEMPFAIL = Counter("forward-rcpt-tempfail", Group.RCPT, "Recipients refused temporarily by their next hop, or lost with it.")
 RCPT_REJECT = Counter("forward-rcpt-reject", Group.RCPT, "Recipients refused by their next hop.")
 
-Content = Callable[[], Iterator[bytes] | AsyncIterator[bytes]]
-"""Gives the message from its first header field on, anew at each call: each next hop reads at its own speed."""
-
 
 class TlsPolicy(Enum):
     """What a next hop must offer."""
@@ -141,7 +141,10 @@ def combine(outcomes: Sequence[HostOutcome], tid: str) -> Verdict:
         return Verdict(Code.CONTINUE, replies.MESSAGE_ACCEPTED, (tid,))
     if all(outcome.permanent for outcome in outcomes):
         return Verdict(Code.REJECT, replies.TRANSACTION_FAILED, fact=outcomes[0].text)
-    return Verdict(Code.TEMPFAIL, replies.TRANSACTION_ABORTED, fact=next(o.text for o in outcomes if not o.permanent))
+    temporary = [outcome for outcome in outcomes if not outcome.permanent]
+    ours = any(isinstance(each.answer, HopFailure) and each.answer.kind is FailureKind.CONTENT for each in temporary)
+    reply = replies.INTERNAL_ERROR_LATER if ours else replies.TRANSACTION_ABORTED
+    return Verdict(Code.TEMPFAIL, reply, fact=temporary[0].text)
 
 
 def undelivered(outcomes: Sequence[HostOutcome]) -> list[HostOutcome]:
@@ -167,7 +170,7 @@ class ForwardConnection:
         self.protocol: NextHopProtocol | None = None
         self.recipients: list[Path] = []
         """Those the next hop has accepted, in order."""
-        self.io_error = False
+        self.broken = False
         """The connection was lost."""
         self.outcome: HostOutcome | None = None
         """What became of the message."""
@@ -278,9 +281,9 @@ class ForwardConnection:
 
     def _lost(self, failure: HopFailure, content: bool = False) -> None:
         """Log the loss of the connection, once."""
-        if self.io_error:
+        if self.broken:
             return
-        self.io_error = True
+        self.broken = True
         if failure.kind is not FailureKind.WRITE:
             self._session.log(READ_ERROR, self.route_key, failure.text, failure.errno)
         elif content:
@@ -288,37 +291,44 @@ class ForwardConnection:
         else:
             self._session.log(WRITE_ERROR, self.route_key, failure.text, failure.errno)
 
-    async def transfer(self, content: Content, eight_bit: bool) -> HostOutcome:
-        """DATA, the content and the final dot; what came of it. Failures of the connection are logged here.
-
-        ``eight_bit``: the content has octets outside US-ASCII. An exception of ``content`` withdraws the message.
-        """
+    async def transfer(self, head: bytes, spool: Spool) -> HostOutcome:
+        """DATA, the content (header section with its empty line, then the body) and the final dot; what came of it."""
         protocol = self.protocol
         settings = self._session.settings
         timeout = settings[options.SMTP_COMMAND_TIMEOUT]
         opened = False
         if protocol is None:
             answer: HopAnswer = HopFailure(FailureKind.READ, "connection closed")
-        elif eight_bit and protocol.broken is None and "8BITMIME" not in protocol.extensions:
+        elif "8BITMIME" not in protocol.extensions and protocol.broken is None and await _eight_bit(head, self._read(spool)):
             answer = HopReply(554, ("554 5.6.3 next hop does not take 8-bit content",))
         else:
             answer = await protocol.data(timeout)
             opened = answer.code == 354
             if opened:
-                try:
-                    answer = await protocol.send_body(content(), timeout, settings[SMTP_DOT_TIMEOUT])
-                except BaseException:
-                    protocol.abort()
-                    raise
+                answer = await protocol.send_content(head, self._read(spool), timeout, settings[SMTP_DOT_TIMEOUT])
         if isinstance(answer, HopFailure):
-            self._lost(answer, content=True)
+            self._lost(answer, content=opened)
         self.outcome = HostOutcome(self, answer, opened)
         return self.outcome
 
-    def report(self, outcomes: Sequence[HostOutcome]) -> None:
+    def _read(self, spool: Spool) -> Read:
+        """A new reader of the body, whose errors are logged."""
+        reader = spool.reader()
+
+        def checked(piece: bytes | SpoolError) -> bytes | None:
+            if isinstance(piece, SpoolError):
+                self._session.log(piece.message, *piece.args)
+                return None
+            return piece
+
+        def read() -> bytes | Deferred[bytes | None] | None:
+            piece = reader.read()
+            return piece.addCallback(checked) if isinstance(piece, Deferred) else checked(piece)
+
+        return read
+
+    def report(self, outcome: HostOutcome, outcomes: Sequence[HostOutcome]) -> None:
         """Log what became of the message here; ``outcomes`` are those of all hosts, the first of which speaks for all."""
-        outcome = self.outcome
-        assert outcome is not None
         if len(outcomes) > 1 and outcome is outcomes[0] and not any(other.opened for other in outcomes):
             self._session.log(ALL_REJECTED_DATA)
         if not outcome.accepted and (isinstance(outcome.answer, HopReply) or any(other.accepted for other in outcomes)):
@@ -381,25 +391,34 @@ class Forwarder:
         return hosts if len(hosts) < 2 else in_order_of_trial(hosts, settings[FORWARD_SELECTION], self._rng)
 
     async def reach(
-        self, settings: Settings, name: str, hosts: Sequence[Host], permitted: Callable[[str], bool] | None = None
+        self,
+        settings: Settings,
+        name: str,
+        hosts: Sequence[Host],
+        *,
+        command_timeout: float | None = None,
+        permitted: Callable[[str], bool] | None = None,
     ) -> Reached | HopFailure:
         """The first of ``hosts`` that greets with 220, greeted with EHLO or HELO as ``name``, inside TLS where it is offered.
 
-        The failure of the last host, when none does.
+        The failure of the last host, when none does. ``command_timeout`` in seconds, else smtp-command-timeout;
+        ``permitted``: which addresses may be contacted.
         """
         failure = HopFailure(FailureKind.CONNECT, "no host")
         for host in hosts:
-            reached = await self._reach(settings, name, host, permitted)
+            reached = await self._reach(settings, name, host, command_timeout or settings[options.SMTP_COMMAND_TIMEOUT], permitted)
             if isinstance(reached, Reached):
                 return reached
             failure = reached
         return failure
 
-    async def _reach(self, settings: Settings, name: str, host: Host, permitted: Callable[[str], bool] | None) -> Reached | HopFailure:
+    async def _reach(
+        self, settings: Settings, name: str, host: Host, command_timeout: float, permitted: Callable[[str], bool] | None
+    ) -> Reached | HopFailure:
         policy = self._policy(host) if self._policy is not None else TlsPolicy.MAY
         use_tls = self._tls is not None
         while True:
-            connect_timeout, command_timeout = settings[SMTP_CONNECT_TIMEOUT], settings[options.SMTP_COMMAND_TIMEOUT]
+            connect_timeout = settings[SMTP_CONNECT_TIMEOUT]
             protocol = await connect(self._reactor, self._resolver, host, connect_timeout, command_timeout, permitted)
             if isinstance(protocol, HopFailure):
                 return protocol
@@ -421,21 +440,35 @@ class Forwarder:
         """The owner is done with ``protocol``."""
         protocol.quit()
 
-    async def deliver(self, connections: Sequence[ForwardConnection], content: Content, *, eight_bit: bool = False) -> list[HostOutcome]:
-        """Send the message to every connection that carries a recipient, all at the same time; what came of each.
-
-        ``content()`` gives the message anew for each of them. ``eight_bit``: it has octets outside US-ASCII; a host that
-        did not offer 8BITMIME does not get it.
-        """
+    async def deliver(self, session: Session, transaction: Transaction, connections: Sequence[ForwardConnection]) -> list[HostOutcome]:
+        """Send the message to every connection that carries a recipient, all at the same time; what came of each."""
+        assert transaction.headers is not None
+        assert transaction.spool is not None
+        head = transaction.headers.encode() + b"\r\n"
+        spool = transaction.spool
         carrying = [connection for connection in connections if connection.recipients]
         if len(carrying) == 1:
-            outcomes = [await carrying[0].transfer(content, eight_bit)]
+            outcomes = [await carrying[0].transfer(head, spool)]
         else:
-            work = [ensureDeferred(connection.transfer(content, eight_bit)) for connection in carrying]
+            work = [ensureDeferred(connection.transfer(head, spool)) for connection in carrying]
             outcomes = list(await gatherResults(work, consumeErrors=True)) if work else []
-        for connection in carrying:
-            connection.report(outcomes)
+        for outcome in outcomes:
+            outcome.connection.report(outcome, outcomes)
         return outcomes
+
+
+async def _eight_bit(head: bytes, read: Read) -> bool:
+    """The message has octets outside US-ASCII. One that cannot be read has none: that is found out again when it is sent."""
+    if not head.isascii():
+        return True
+    while True:
+        piece = read()
+        if isinstance(piece, Deferred):
+            piece = await piece
+        if not piece:
+            return False
+        if not piece.isascii():
+            return True
 
 
 def without_detail(path: Path) -> str:

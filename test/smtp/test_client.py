@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from smtpf.smtp.client import MAX_REPLY_LINES, ContentEncoder, FailureKind, HopFailure, HopReply, NextHopProtocol
+from smtpf.smtp.client import MAX_REPLY_LINES, FailureKind, HopFailure, HopReply, NextHopProtocol
 
 
 class Wire(StringTransport):
@@ -303,11 +301,16 @@ def test_helo_follows_a_refused_ehlo():
     assert hop.protocol.extensions == {}
 
 
+def pieces(chunks):
+    given = iter(chunks)
+    return lambda: next(given, b"")
+
+
 def content(hop, *chunks):
     run(hop.protocol.data(10))
     hop.protocol.dataReceived(b"354 go\r\n")
     hop.sent()
-    return run(hop.protocol.send_body(iter(chunks), 10, 600))
+    return run(hop.protocol.send_content(b"", pieces(chunks), 10, 600))
 
 
 def test_content_is_one_write_with_the_dot():
@@ -325,7 +328,7 @@ def test_reply_before_the_dot_ends_the_connection():
     run(hop.protocol.data(10))
     hop.protocol.dataReceived(b"354 go\r\n")
     hop.protocol.dataReceived(b"250 taken already\r\n")
-    assert run(hop.protocol.send_body(iter((b"x",)), 10, 600))[0].kind is FailureKind.PROTOCOL
+    assert run(hop.protocol.send_content(b"", pieces((b"x",)), 10, 600))[0].kind is FailureKind.PROTOCOL
 
 
 def test_reply_injected_behind_354_is_never_taken_for_the_answer_to_the_dot():
@@ -350,7 +353,7 @@ def test_full_buffer_stops_the_writing_until_it_has_drained():
                 hop.wire.producer.pauseProducing()
             yield b"x" * 65534 + b"\r\n"
 
-    heard = run(hop.protocol.send_body(chunks(), 10, 600))
+    heard = run(hop.protocol.send_content(b"", pieces(chunks()), 10, 600))
     assert len(taken) == 2
     hop.wire.producer.resumeProducing()
     assert len(taken) == 4
@@ -369,7 +372,7 @@ def test_host_that_takes_nothing_more_has_failed():
         for _ in range(4):
             yield b"x" * 65534 + b"\r\n"
 
-    heard = run(hop.protocol.send_body(chunks(), 10, 600))
+    heard = run(hop.protocol.send_content(b"", pieces(chunks()), 10, 600))
     hop.clock.advance(10.1)
     assert heard[0].kind is FailureKind.TIMEOUT
 
@@ -393,22 +396,17 @@ def test_connection_lost_while_writing_is_a_write_error():
         for _ in range(4):
             yield b"x" * 65534 + b"\r\n"
 
-    heard = run(hop.protocol.send_body(chunks(), 10, 600))
+    heard = run(hop.protocol.send_content(b"", pieces(chunks()), 10, 600))
     hop.protocol.connectionLost(Failure(ConnectionLost()))
     assert heard[0] == HopFailure(FailureKind.WRITE, "Broken pipe", 32)
 
 
-@given(
-    st.lists(st.binary(max_size=30) | st.sampled_from([b"\r", b"\n", b".", b"\r\n", b".\r\n", b"\r\n.", b"\n.\n", b"\r.\r"]), max_size=20)
-)
-def test_no_content_can_end_the_message_early(chunks):
-    encoder = ContentEncoder()
-    wire = b"".join([encoder.feed(chunk) for chunk in chunks] + [encoder.finish()])
-    assert wire.count(b"\r") == wire.count(b"\n") == wire.count(b"\r\n")
-    assert wire.endswith(b"\r\n.\r\n") or wire == b".\r\n"
-    lines = wire.split(b"\r\n")[:-1]
-    assert lines[-1] == b"."
-    assert all(line != b"." and (line[:1] != b"." or line[:2] == b"..") for line in lines[:-1])
-    seen = b"\r\n".join(line[1:] if line[:1] == b"." else line for line in lines[:-1])
-    plain = b"".join(chunks).replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
-    assert seen == plain.removesuffix(b"\r\n")
+def test_message_that_cannot_be_read_is_withdrawn():
+    hop = Hop()
+    run(hop.protocol.data(10))
+    hop.protocol.dataReceived(b"354 go\r\n")
+    hop.sent()
+    heard = run(hop.protocol.send_content(b"A: b\r\n\r\n", lambda: None, 10, 600))
+    assert heard[0].kind is FailureKind.CONTENT
+    assert hop.wire.aborted
+    assert hop.sent() == b""
