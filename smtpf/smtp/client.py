@@ -286,7 +286,8 @@ class NextHopProtocol(ESMTPClient):
         elif self.broken is not None:
             self.transport.abortConnection()
         elif self._waiting is not None or self._handshake is not None or self._flow is not None:
-            self._fail(FailureKind.TIMEOUT, os.strerror(errno.ETIMEDOUT), errno.ETIMEDOUT)
+            kind = FailureKind.TIMEOUT if self._handshake is None else FailureKind.TLS
+            self._fail(kind, os.strerror(errno.ETIMEDOUT), errno.ETIMEDOUT)
         elif self.keep_alive > 0:
             self.command(b"NOOP", KEEP_ALIVE_TIMEOUT).addCallback(self._kept_alive)
 

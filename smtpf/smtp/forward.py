@@ -424,17 +424,26 @@ class Forwarder:
                 return protocol
             answer = await protocol.ehlo(name.encode(), command_timeout)
             if use_tls and "STARTTLS" in protocol.extensions:
-                assert self._tls is not None
-                context = self._tls.client(host.host, verify=policy is TlsPolicy.VERIFY)
-                answer = await protocol.starttls(context, name.encode(), connect_timeout)
-                if isinstance(answer, HopFailure) and policy is TlsPolicy.MAY and not protocol.tls:
+                secured = await self._secure(protocol, name, host, policy, connect_timeout)
+                if isinstance(secured, HopFailure) and secured.kind is FailureKind.TLS and policy is TlsPolicy.MAY:
+                    protocol.abort()
                     use_tls = False
                     continue
+                if isinstance(secured, HopFailure) or protocol.tls:
+                    answer = secured
             if policy is not TlsPolicy.MAY and not protocol.tls:
                 protocol.quit()
                 return HopFailure(FailureKind.TLS, "host has no usable TLS" if isinstance(answer, HopReply) else answer.text)
             protocol.keep_alive = settings[SMTP_KEEP_ALIVE_TIMEOUT]
             return Reached(host, protocol, answer)
+
+    async def _secure(self, protocol: NextHopProtocol, name: str, host: Host, policy: TlsPolicy, timeout: float) -> HopAnswer:
+        assert self._tls is not None
+        try:
+            context = self._tls.client(host.host, verify=policy is TlsPolicy.VERIFY)
+        except ValueError as error:
+            return HopFailure(FailureKind.TLS, str(error))
+        return await protocol.starttls(context, name.encode(), timeout)
 
     def release(self, protocol: NextHopProtocol) -> None:
         """The owner is done with ``protocol``."""
