@@ -53,7 +53,7 @@ class AuthProxy:
         reached = await self._reach(session, hosts)
         if reached is None:
             return otherwise
-        if reached.answer.code == 250 and reached.protocol.extensions and await self._try(session, reached, user, password):
+        if reached.protocol.esmtp and await self._try(session, reached, user, password):
             if keep:
                 return Authenticated(True, ForwardConnection.kept(self._forwarder, session, route, reached))
             self._forwarder.release(reached.protocol)

@@ -163,6 +163,8 @@ class NextHopProtocol(ESMTPClient):
         self.broken: HopFailure | None = None
         self.extensions: dict[str, str] = {}
         """Keyword (upper case) to parameters of the answer to EHLO; empty after HELO."""
+        self.esmtp = False
+        """The last greeting was EHLO, and it was accepted."""
         self.address = ""
         """Address of the peer; the path of a UNIX socket."""
         self.in_data = False
@@ -391,6 +393,7 @@ class NextHopProtocol(ESMTPClient):
     async def ehlo(self, name: bytes, timeout: float) -> HopAnswer:
         """Greet with EHLO, or with HELO when EHLO is refused; ``extensions`` are those of the last EHLO."""
         self.extensions = {}
+        self.esmtp = False
         answer = await self.command(b"EHLO " + name, timeout)
         if isinstance(answer, HopFailure):
             return answer
@@ -401,6 +404,7 @@ class NextHopProtocol(ESMTPClient):
             keyword, _, parameters = line[4:].strip().partition(" ")
             extensions[keyword.upper()] = parameters.strip()
         self.extensions = extensions
+        self.esmtp = True
         return answer
 
     async def starttls(self, context: Any, name: bytes, timeout: float) -> HopAnswer:
