@@ -162,6 +162,12 @@ class Listening:
         self._stop_reading()
         return False
 
+    def hold(self, seconds: float) -> None:
+        """Accept nothing for so long; a session that ends does not shorten it by more than a shortage's pause."""
+        if self._pause is None:
+            self._stop_reading()
+            self._pause = self._reactor.callLater(seconds, self._resume)
+
     def failed(self, error: OSError) -> None:
         """Accepting failed. A shortage pauses all interfaces; anything else concerned that one client only."""
         if error.errno not in SHORTAGE:

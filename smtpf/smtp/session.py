@@ -7,7 +7,7 @@ order in which they are logged. Source: spec chapter session, 1.3, 1.5 and 11.7.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -145,11 +145,15 @@ class Recipient:
         self.path = path
         """As parsed. A filter may replace it (time-limited addresses); forwarding uses it."""
         self.flags: set[RcptFlag] = set()
+        self.parameters: dict[str, str] = {}
+        """ESMTP parameters of RCPT, keys upper case."""
         self.route: Route | None = None
         self.forward: Any = None
         """The forward connection that carries it (``smtp/forward.py``)."""
         self.discarded = False
         """Accepted towards the client, forwarded nowhere (To:-family DISCARD or TRAP)."""
+        self.trapped = False
+        """Discarded because its own list entry said TRAP."""
         self.white = False
         """Its own list entry said OK."""
 
@@ -188,6 +192,8 @@ class Transaction:
         self.trap_directory = ""
         self.delivered = False
         """At least one next hop has taken the message."""
+        self.outcome: Verdict | None = None
+        """What became of the message; None while it is under way, and when it never came to the dot."""
         self._own: dict[type[Any], Any] = {}
 
     def own(self, kind: type[T]) -> T:
@@ -213,6 +219,10 @@ class Transaction:
         for recipient in self.recipients:
             union |= recipient.flags
         return union
+
+
+async def _no_rest(seconds: float) -> bool:
+    return False
 
 
 class Session:
@@ -267,6 +277,14 @@ class Session:
         """Connect: or Helo: said OK+AV."""
         self.protocol = False
         """Connect: said PROTOCOL; inherited by the session's messages."""
+        self.command_pause: int | None = None
+        """Milliseconds to wait before each command (CommandPause:), None without an entry."""
+        self.size_limit = 0
+        """Largest message this client may send as far as is known before RCPT, for EHLO; 0 = no limit known."""
+        self.rest: Callable[[float], Awaitable[bool]] = _no_rest
+        """``await session.rest(seconds)``: wait; True at once when the client sends something or goes."""
+        self.early_input: Callable[[], bytes] = bytes
+        """What the client has sent ahead of its turn (the first 100 octets)."""
         self.decisions: Decisions = Decisions()
         self._own: dict[type[Any], Any] = {}
 

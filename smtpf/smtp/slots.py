@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from smtpf.journal.message import info
-from smtpf.pipeline import CONTINUE, Verdict
-from smtpf.settings.option import Flag
+from smtpf.pipeline import CONTINUE, Code, Verdict
 from smtpf.reply import render
+from smtpf.settings.option import Flag
+from smtpf.smtp.session import MsgFlag
 
 if TYPE_CHECKING:
     from smtpf.smtp.session import Session
@@ -46,6 +47,29 @@ class ReplySlots:
                 self.delayed = verdict
                 assert verdict.reply is not None
                 session.log(DELAYED, render(verdict.reply, verdict.args, session.sid).first)
+            transaction = session.transaction
+            if transaction is not None and MsgFlag.TAG in transaction.flags:
+                transaction.list_state = Code.ACCEPT
             return CONTINUE
         self.immediate = verdict
         return verdict
+
+    @property
+    def refusing(self) -> Verdict | None:
+        """The delayed refusal that holds for a recipient without an entry of its own; None when the message is tagged instead."""
+        transaction = self._session.transaction
+        if transaction is not None and MsgFlag.TAG in transaction.flags:
+            return None
+        return self.delayed
+
+    def end_transaction(self, forget_session: bool) -> None:
+        """Forget what concerned the transaction; with ``forget_session`` what concerned the connection too."""
+        self.immediate = None
+        if self.delayed is not None and (forget_session or not self.delayed.whole_session):
+            self.delayed = None
+
+    def begin_data(self) -> None:
+        """DATA was said: a delayed refusal of the transaction has done its work, unless the message is tagged for it."""
+        tagged = self._session.transaction is not None and MsgFlag.TAG in self._session.transaction.flags
+        if self.delayed is not None and not self.delayed.whole_session and not tagged:
+            self.delayed = None

@@ -1,0 +1,58 @@
+"""What filters are made of, and the making of all that come with the product.
+
+The composition root fills ``Materials`` in; a third party's filter gets the same.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from smtpf.filters.access import Access
+from smtpf.filters.report import Report
+from smtpf.filters.save import Save
+from smtpf.filters.tagging import Tagging
+from smtpf.pipeline import Filter
+
+if TYPE_CHECKING:
+    from smtpf.cache.store import Cache
+    from smtpf.dns.domains import Domains
+    from smtpf.dns.resolver import Resolver
+    from smtpf.journal.journal import Journal
+    from smtpf.maps.access import AccessMap
+    from smtpf.maps.routes import RouteMap
+    from smtpf.message.spool import InThread
+    from smtpf.settings.store import SettingsHolder
+    from smtpf.stats.tables import Statistics
+
+
+@attrs.frozen(kw_only=True)
+class Materials:
+    """The parts of a node that a filter may use."""
+
+    settings: SettingsHolder
+    journal: Journal
+    stats: Statistics
+    reactor: Any
+    rng: random.Random
+    in_thread: InThread
+    access: AccessMap
+    routes: RouteMap
+    resolver: Resolver
+    domains: Domains
+    cache: Cache
+    now: Callable[[], float]
+    """Unix seconds."""
+
+
+def filters_of(parts: Materials) -> list[Filter]:
+    """One instance of each filter of the product."""
+    return [
+        Access(parts.access, parts.domains),
+        Report(),
+        Save(parts.journal),
+        Tagging(),
+    ]

@@ -1,0 +1,45 @@
+"""Which filter runs at which stage, in which order. The one page to change when a filter is added.
+
+Source: spec chapter session, 4.3 and 4.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from smtpf.filters.access import Access
+from smtpf.filters.report import Report
+from smtpf.filters.save import Save
+from smtpf.filters.tagging import Tagging
+from smtpf.pipeline import Filter, Stage, Test
+
+ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
+    Stage.CONNECT: (Access.connect,),
+    Stage.IDLE: (Access.idle,),
+    Stage.HELO: (Access.helo,),
+    Stage.MAIL: (Access.mail,),
+    Stage.RCPT: (Access.rcpt,),
+    Stage.DATA: (Tagging.data, Access.gate),
+    Stage.HEADERS: (Report.headers, Tagging.headers, Access.gate),
+    Stage.CONTENT: (Tagging.content, Access.gate),
+    Stage.DOT: (Save.dot, Tagging.dot, Access.gate),
+}
+
+
+def bind(filters: Iterable[Filter], further: Iterable[Filter] = ()) -> Mapping[Stage, tuple[Test, ...]]:
+    """The tests of each stage as methods of these ``filters``. ``further`` ones, of third parties, come last in every stage they override."""
+    by_class: dict[type[Filter], Filter] = {type(each): each for each in filters}
+    bound = {stage: [_method(by_class, hook) for hook in hooks] for stage, hooks in ORDER.items()}
+    for each in further:
+        for stage in Stage:
+            if getattr(type(each), stage.value) is not getattr(Filter, stage.value):
+                bound.setdefault(stage, []).append(getattr(each, stage.value))
+    return {stage: tuple(tests) for stage, tests in bound.items()}
+
+
+def _method(by_class: Mapping[type[Filter], Filter], hook: Callable[..., Any]) -> Test:
+    for kind, each in by_class.items():
+        if getattr(kind, hook.__name__, None) is hook:
+            return getattr(each, hook.__name__)  # type: ignore[no-any-return]
+    raise LookupError(f"no filter for {hook.__qualname__}")

@@ -1,0 +1,234 @@
+"""The composition root: builds the parts of a node, hands each what it needs, and joins them in one service.
+
+Nothing else in the house knows how a node is put together. Source: spec chapter operations, 6.2.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, ensureDeferred, succeed
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import globalLogPublisher
+from twisted.plugin import getPlugins
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+from smtpf import __version__
+from smtpf.cache.collector import Collector
+from smtpf.cache.opening import CacheOpenError
+from smtpf.cache.store import cache_from
+from smtpf.dns.domains import Domains
+from smtpf.dns.resolver import Resolver
+from smtpf.filters import order
+from smtpf.filters.building import Materials, filters_of
+from smtpf.filters.extension import ISmtpfFilter
+from smtpf.filters.save import SaveDirMissing
+from smtpf.journal.journal import Journal
+from smtpf.journal.message import err
+from smtpf.journal.observer import FailureObserver
+from smtpf.journal.targets import LOG_FORMAT, choose_target, open_target
+from smtpf.journal.verbose import VERBOSE, Verbose
+from smtpf.maps.access import ACCESS_MAP
+from smtpf.maps.opening import Workshop, open_access_map, open_route_map
+from smtpf.maps.routes import ROUTE_MAP
+from smtpf.maps.source import MapError
+from smtpf.pipeline import Filter, Pipeline, settled
+from smtpf.process.ending import FAILED, leave
+from smtpf.process.lifecycle import Lifecycle
+from smtpf.process.sessions import SessionsInProgress
+from smtpf.settings.catalogue import instances
+from smtpf.settings.process_options import DAEMON
+from smtpf.settings.store import Settings, SettingsHolder
+from smtpf.smtp.engine import Engine
+from smtpf.smtp.forward import Forwarder
+from smtpf.smtp.identifiers import SessionIds
+from smtpf.smtp.reception import Reception
+from smtpf.smtp.texts import read_texts
+from smtpf.stats.archive import Archive
+from smtpf.stats.counter import Counter
+from smtpf.stats.routes import RouteCounts
+from smtpf.stats.rows import Refused, open_stats_map
+from smtpf.stats.sampling import OpenFilesSampler
+from smtpf.stats.tables import Statistics
+
+if TYPE_CHECKING:
+    from smtpf.settings.language import Problem
+
+INIT_ERROR = err(
+    537, "init error %s(%lu) %s: %s (%d)", "A part of the node could not be set up; the text says which. The node does not start.",
+    fields=("module", "line", "part", "error", "errno"),
+)  # fmt: skip
+THREADS = 8
+"""Threads for files, maps and other work that would hold the reactor."""
+
+
+def make_service(settings: Settings, problems: Sequence[Problem], reactor: Any) -> MultiService:
+    """The node as a service. Binds the interfaces now, while the process may still do so; raises CannotStart."""
+    service = MultiService()
+    node = Node(settings, reactor)
+    node.setServiceParent(service)
+    return service
+
+
+class _UnixClock:
+    """The reactor's clock in Unix seconds, for what is kept beyond this process."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def seconds(self) -> float:
+        return time.time()
+
+    def callLater(self, delay: float, call: Any, *args: Any, **named: Any) -> Any:
+        return self._reactor.callLater(delay, call, *args, **named)
+
+
+class Node(Service):
+    """One node: from bound interfaces to the last saved counter."""
+
+    def __init__(self, settings: Settings, reactor: Any) -> None:
+        self.setName("smtpf")
+        self._reactor = reactor
+        self.settings = SettingsHolder(settings)
+        self._target = open_target(reactor, choose_target(settings, settings[DAEMON]), settings[LOG_FORMAT])
+        self.journal = Journal(self._target, Verbose(settings.text(VERBOSE)))
+        self._observer = FailureObserver(self.journal)
+        self.engine: Engine | None = None
+        self.sessions = SessionsInProgress(reactor)
+        self._process = Lifecycle(settings, self.journal, reactor, self.sessions)
+        self._process.open()
+        self._pool = ThreadPool(0, THREADS, "smtpf")
+        self._stopping: list[Any] = []
+        self._filters: list[Filter] = []
+
+    def startService(self) -> None:
+        super().startService()
+        globalLogPublisher.addObserver(self._observer)
+        self._reactor.callWhenRunning(self._begin)
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        return ensureDeferred(self._end())
+
+    def _begin(self) -> None:
+        ensureDeferred(self._start()).addErrback(self._not_started)
+
+    def in_thread(self, work: Any, *args: Any) -> Deferred[Any]:
+        """Run ``work`` in one of the node's threads."""
+        return deferToThreadPool(self._reactor, self._pool, work, *args)
+
+    async def _start(self) -> None:
+        """Steps 11 to 17 of the start sequence."""
+        settings, journal, reactor = self.settings.current, self.journal, self._reactor
+        self._pool.start()
+        clock = _UnixClock(reactor)
+        stats = self.stats = Statistics(clock, journal, instances(Counter), counting=False)
+        routes = RouteCounts(journal)
+        archive = self._open_statistics(clock, stats, routes)
+        cache = self.cache = cache_from(settings, journal, reactor)
+        cache.start()
+        self._stopping.append(cache.stop)
+        collector = Collector(cache, reactor, journal, stats, settings)
+        collector.saving.append(archive.save)
+        workshop = Workshop(journal, reactor, self.in_thread)
+        access_map = self.access_map = _usable(open_access_map(settings[ACCESS_MAP], workshop))
+        route_map = self.route_map = await self._open_routes(settings, workshop, stats)
+        resolver = Resolver.from_settings(reactor, settings)
+        self._stopping.append(resolver.stop)
+        rng = random.SystemRandom()
+        domains = Domains.from_settings(settings)
+        materials = Materials(
+            settings=self.settings, journal=journal, stats=stats, reactor=reactor, rng=rng, in_thread=self.in_thread, access=access_map,
+            routes=route_map, resolver=resolver, domains=domains, cache=cache, now=time.time,
+        )  # fmt: skip
+        self._filters = filters_of(materials)
+        further = [factory.filter(materials) for factory in getPlugins(ISmtpfFilter)]
+        for each in (*self._filters, *further):
+            each.configure(settings)
+            await settled(each.start())
+        self._filters += further
+        forwarder = Forwarder(reactor, resolver, rng)
+        engine = self.engine = Engine(
+            reactor=reactor, settings=self.settings, journal=journal, stats=stats, pipeline=Pipeline(order.bind(self._filters, further)),
+            routes=route_map, resolver=resolver, domains=domains, forwarder=forwarder, ids=SessionIds(os.getpid()), rng=rng,
+            in_thread=self.in_thread, route_counts=routes, host_name=self._process.host_name, descriptor_limit=self._process.descriptors,
+            texts=read_texts(settings, journal), now=time.time,
+        )  # fmt: skip
+        self.sessions.watch(engine)
+        await archive.load()
+        access_map.start()
+        route_map.start()
+        collector.start()
+        sampler = OpenFilesSampler(reactor, stats)
+        sampler.start()
+        self._stopping += [archive.close, sampler.stop, collector.stop, access_map.stop, route_map.stop]
+        self._process.settle()
+        listening = self._process.listening
+        assert listening is not None
+        reception = Reception(engine, listening.hold, self._process.session_ended)
+        stats.begin()
+        self._process.serve(lambda bound: reception.factory(bound.name), self.reload)
+
+    def _open_statistics(self, clock: Any, stats: Statistics, routes: RouteCounts) -> Archive:
+        settings = self.settings.current
+        rows = open_stats_map(settings, self.journal)
+        if isinstance(rows, Refused):
+            raise StartRefused
+        single = ThreadPool(0, 1, "smtpf-stats")
+        single.start()
+        self._stopping.append(single.stop)
+        in_order = partial(deferToThreadPool, self._reactor, single)
+        return Archive(clock, self.journal, stats, routes, rows, in_order, lambda: self.settings.current, __version__)
+
+    async def _open_routes(self, settings: Settings, workshop: Workshop, stats: Statistics) -> Any:
+        route_map = await open_route_map(settings[ROUTE_MAP], workshop, stats)
+        if isinstance(route_map, MapError) and not settings[ROUTE_MAP].strip():
+            self.journal.write(INIT_ERROR, "node", 0, "route-map", route_map.reason, 0)
+        return _usable(route_map)
+
+    async def reload(self) -> None:
+        """SIGHUP: maps are read again, the log is opened again."""
+        for source in (self.access_map, self.route_map):
+            waiting = source.reload()
+            if waiting is not None:
+                await waiting
+
+    def _not_started(self, failure: Failure) -> None:
+        if not failure.check(StartRefused, CacheOpenError, SaveDirMissing, SystemExit):
+            self.journal.failure(failure, doing="start")
+        leave(self._reactor, FAILED)
+
+    async def _end(self) -> None:
+        """Filters, statistics, cache, in the reverse order of their start."""
+        for each in self._filters:
+            await settled(each.stop())
+        if hasattr(self, "stats"):
+            self.stats.end()
+        for stop in reversed(self._stopping):
+            waiting = stop()
+            if waiting is not None:
+                await waiting
+        if self._pool.started:
+            await self.in_thread(succeed, None)
+            self._pool.stop()
+        self._process.close()
+        globalLogPublisher.removeObserver(self._observer)
+        self._target.close()
+
+
+class StartRefused(Exception):
+    """The node must not start; why has been logged."""
+
+
+def _usable(opened: Any) -> Any:
+    """The map, unless opening it failed."""
+    if isinstance(opened, MapError):
+        raise StartRefused
+    return opened

@@ -1,0 +1,66 @@
+"""The counters of the SMTP engine. Filters declare theirs beside the code that counts."""
+
+from __future__ import annotations
+
+from smtpf.stats.counter import Counter, Group
+
+_C, _M, _R, _D, _G = Group.CONNECT, Group.MAIL, Group.RCPT, Group.DATA, Group.MSG
+
+CLIENTS = Counter("CLIENTS", _C, "Connections accepted.")
+DROPPED = Counter("dropped", _C, "Sessions that ended without QUIT.")
+CLEAN_QUIT = Counter("clean-quit", _C, "Sessions that ended with QUIT.")
+CLIENT_IO_ERROR = Counter("client-io-error", _C, "Reading from the client failed.")
+CLIENT_TIMEOUT = Counter("client-timeout", _C, "The client was silent for too long.")
+CLIENT_PIPELINING = Counter("client-pipelining-seen", _C, "The client spoke before it was its turn.")
+SERVER_IO_ERROR = Counter("server-io-error", _C, "Writing to the client failed.")
+CONNECT_LAN = Counter("connect-lan", _C, "Clients in private networks.")
+CONNECT_LOCALHOST = Counter("connect-localhost", _C, "Clients on this machine.")
+CONNECT_RELAY = Counter("connect-relay", _C, "Clients that may relay.")
+EHLO_NO_HELO = Counter("ehlo-no-helo", _C, "EHLO was refused and HELO never tried.")
+HELO_SCHIZOPHRENIC = Counter("helo-schizophrenic", _C, "A second HELO or EHLO named another host.")
+COMMAND_LENGTH = Counter("rfc2821-command-length", _C, "Command lines that were too long.")
+NON_ASCII = Counter("smtp-command-non-ascii", _C, "Command lines with control characters or 8-bit octets.")
+DROP_AFTER = Counter("smtp-drop-after", _C, "Sessions cut after too many refusals.")
+DROP_UNKNOWN = Counter("smtp-drop-unknown", _C, "Sessions cut because of an unknown command.")
+REJECT_DELAY = Counter("smtp-reject-delay", _C, "Refusals delayed by 300 seconds.")
+CLIENT_PTR_REQUIRED = Counter("client-ptr-required", _C, "Clients without a reverse name, whether or not the option refuses them.")
+CLIENT_PTR_REQUIRED_ERROR = Counter("client-ptr-required-error", _C, "Clients whose reverse name could not be looked up.")
+RATE_THROTTLE = Counter("rate-throttle", _C, "Seconds in which the overall connection rate was reached.")
+
+MAIL = Counter("MAIL", _M, "MAIL FROM commands.")
+NULL_SENDER = Counter("null-sender", _M, "MAIL FROM:<>.")
+MAIL_PARSE = Counter("mail-parse", _M, "MAIL FROM refused for its syntax.")
+MAIL_DROP = Counter("mail-drop", _M, "MAIL refused with the connection closed.")
+MAIL_REJECT = Counter("mail-reject", _M, "MAIL refused.")
+MAIL_TEMPFAIL = Counter("mail-tempfail", _M, "MAIL refused temporarily.")
+ONE_DOMAIN = Counter("one-domain-per-session", _M, "A second sender domain in one session.", since="later")
+
+RCPT = Counter("RCPT", _R, "RCPT TO commands.")
+RCPT_PARSE = Counter("rcpt-parse", _R, "RCPT TO refused for its syntax.")
+RCPT_DROP = Counter("rcpt-drop", _R, "RCPT refused with the connection closed.")
+RCPT_REJECT = Counter("rcpt-reject", _R, "Recipients refused: policy, relaying, unknown, or by the next hop.")
+RCPT_TEMPFAIL = Counter("rcpt-tempfail", _R, "Recipients refused temporarily, or their next hop not reached.")
+RCPT_RELAY_DENIED = Counter("rcpt-relay-denied", _R, "Recipients without a route.")
+RCPT_UNKNOWN = Counter("rcpt-unknown", _R, "Recipients refused by call-ahead.")
+MSG_QUEUE = Counter("msg-queue", _R, "Recipients handed to the local route.")
+QUIT_AFTER_EHLO = Counter("quit-after-ehlo", _R, "QUIT right after EHLO.", since="later")
+QUIT_AFTER_HELO = Counter("quit-after-helo", _R, "QUIT right after HELO.", since="later")
+QUIT_AFTER_RCPT = Counter("quit-after-rcpt", _R, "QUIT right after RCPT.")
+
+DATA = Counter("DATA", _D, "DATA commands that reached the tests before content.")
+DATA_ACCEPT = Counter("data-accept", _D, "White-listed at DATA.")
+DATA_DROP = Counter("data-drop", _D, "DATA refused with the connection closed.")
+DATA_REJECT = Counter("data-reject", _D, "DATA refused.")
+DATA_TEMPFAIL = Counter("data-tempfail", _D, "DATA refused temporarily.")
+DATA_354 = Counter("data-354", _D, "Messages asked for with 354.")
+
+MESSAGES = Counter("MESSAGES", _G, "Messages begun.")
+MSG_ACCEPT = Counter("msg-accept", _G, "Messages taken by a next hop.")
+MSG_DISCARD = Counter("msg-discard", _G, "Messages accepted and thrown away.")
+MSG_DROP = Counter("msg-drop", _G, "Messages refused with the connection closed.")
+MSG_REJECT = Counter("msg-reject", _G, "Messages refused.")
+MSG_TEMPFAIL = Counter("msg-tempfail", _G, "Messages refused temporarily.")
+MSG_TRAP = Counter("msg-trap", _G, "Messages kept by TRAP.", since="later")
+DISCONNECT_AFTER_DOT = Counter("disconnect-after-dot", _G, "The client was gone before its message was relayed.")
+LINE_LENGTH = Counter("line-length", _G, "Messages with a line that is too long.")
+STRICT_DOT = Counter("strict-dot", _G, "Clients that fell silent behind a dot with a wrong line end.")

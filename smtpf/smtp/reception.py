@@ -1,0 +1,92 @@
+"""Where connections come in: rates are counted, the throttle pauses accepting, and each client gets its conversation.
+
+Source: spec chapter session, 1.4; filters-envelope, 3.1.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.protocol import ServerFactory
+
+from smtpf.journal.message import err
+from smtpf.smtp import counters
+from smtpf.smtp import options as opt
+from smtpf.smtp.conversation import Conversation
+from smtpf.smtp.engine import Engine
+from smtpf.smtp.wire import Wire
+from smtpf.stats import general
+
+THROTTLED = err(
+    519,
+    "%lu connections exceeds %ld per second",
+    "rate-throttle was reached: this connection and further ones wait a second. Raise it if the load is honest.",
+    fields=("connections", "limit"),
+)
+THROTTLE_PAUSE = 1.0
+"""Seconds."""
+_TICK = 6
+"""Seconds of one of the ten intervals of connections-per-minute."""
+
+
+class Reception:
+    """Counts what comes in on all interfaces of the node."""
+
+    def __init__(self, engine: Engine, hold: Callable[[float], None], session_ended: Callable[[], None]) -> None:
+        """``hold(seconds)`` pauses accepting; ``session_ended()`` tells that there may be room again."""
+        self._engine = engine
+        self._hold = hold
+        self.released = session_ended
+        self._second = -1
+        self.this_second = 0
+        """Connections accepted in the current clock second (``cs=``)."""
+        self._ticks: deque[list[int]] = deque(maxlen=10)
+
+    def factory(self, interface_name: str) -> SmtpFactory:
+        """The protocol factory of one interface."""
+        return SmtpFactory(self._engine, self, interface_name)
+
+    async def admit(self, conversation: Conversation) -> None:
+        """Count a connection, and let it wait when there are too many in this second."""
+        engine = self._engine
+        now = int(engine.now())
+        stats = engine.stats
+        same = now == self._second
+        self._second = now
+        self.this_second = self.this_second + 1 if same else 1
+        tick = now // _TICK
+        if self._ticks and self._ticks[-1][0] == tick:
+            self._ticks[-1][1] += 1
+        else:
+            self._ticks.append([tick, 1])
+        minute = sum(count for at, count in self._ticks if at > tick - 10)
+        stats.set(general.CONNECTIONS_PER_MINUTE, minute)
+        stats.raise_to(general.HIGH_CONNECTIONS_PER_MINUTE, minute)
+        stats.raise_to(general.HIGH_CONNECTIONS_PER_SECOND, self.this_second)
+        limit = conversation.session.settings[opt.RATE_THROTTLE]
+        if same and 0 < limit <= self.this_second:
+            conversation.session.log(THROTTLED, self.this_second, limit)
+            stats.add(counters.RATE_THROTTLE)
+            self._hold(THROTTLE_PAUSE)
+            await conversation.wire.rest(THROTTLE_PAUSE)
+
+
+class SmtpFactory(ServerFactory):
+    """Makes the protocol of each connection of one interface."""
+
+    noisy = False
+
+    def __init__(self, engine: Engine, reception: Reception, interface_name: str) -> None:
+        self._engine = engine
+        self._reception = reception
+        self._interface_name = interface_name
+
+    def buildProtocol(self, addr: Any) -> Wire:
+        wire = Wire(self._engine.reactor, self._talker)
+        wire.factory = self
+        return wire
+
+    def _talker(self, wire: Wire) -> Conversation:
+        return Conversation(self._engine, self._reception, self._interface_name, wire)

@@ -1,0 +1,306 @@
+"""The wire of the server side: octets in and out of one client connection, and nothing of what they mean.
+
+Derived from Twisted's ESMTP protocol, but every octet goes through the ``dataReceived`` below: command lines are bounded, a
+pipelined command stays in the buffer until its predecessor has been answered, and message data is handed on in
+bulk. The conversation asks for the next line or the next data and waits; a disconnect or a timeout ends the
+wait with an exception. Source: RFC 5321 4.5.3; spec chapter session, 1.7; security rows L1, L3, L4, K.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IDelayedCall
+from twisted.mail import smtp
+from twisted.python.failure import Failure
+
+MAX_LINE = 1000
+"""Octets of a command line, line end included."""
+MAX_BUFFER = 65536
+"""Octets read ahead; past that the client is not read until they are used."""
+
+
+class Disconnected(Exception):
+    """The client has gone; ``str()`` is the transport's reason."""
+
+    def __init__(self, text: str, errno: int = 0) -> None:
+        super().__init__(text)
+        self.errno = errno
+
+
+class TimedOut(Exception):
+    """The client was silent for too long."""
+
+
+class LineTooLong(Exception):
+    """More than MAX_LINE octets without a line end."""
+
+
+class Talker(Protocol):
+    """What drives a connection: told of its begin and its end."""
+
+    def connected(self) -> None: ...
+    def disconnected(self) -> None: ...
+
+
+class Wire(smtp.ESMTP):  # type: ignore[misc]
+    """One client connection."""
+
+    noisy = False
+    transport: Any
+
+    def __init__(self, clock: Any, talker: Callable[[Wire], Talker]) -> None:
+        super().__init__()
+        self._clock = clock
+        self._make_talker = talker
+        self._talker: Talker | None = None
+        self._received = bytearray()
+        self._waiting: Deferred[None] | None = None
+        self._resting: Deferred[bool] | None = None
+        self._draining: Deferred[None] | None = None
+        self._rest_call: IDelayedCall | None = None
+        self._alarm: IDelayedCall | None = None
+        self._deadline = 0.0
+        self._reading = True
+        self._write_full = False
+        self._discarding = False
+        self._until_input = False
+        self.gone: Disconnected | None = None
+        """Set when the client has gone or the connection has been aborted."""
+        self.handshake: Deferred[None] | None = None
+
+    # From the transport.
+
+    def connectionMade(self) -> None:
+        try:
+            self.transport.setTcpNoDelay(True)
+            self.transport.setTcpKeepAlive(True)
+        except AttributeError:
+            pass
+        self.transport.registerProducer(self, True)
+        self._talker = self._make_talker(self)
+        self._talker.connected()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._discarding:
+            return
+        self._received += data
+        if self._reading and len(self._received) >= MAX_BUFFER:
+            self._reading = False
+            self.transport.pauseProducing()
+        if self._waiting is not None:
+            self._wake()
+        elif self._resting is not None:
+            self._end_rest(True)
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self.gone is None:
+            self.gone = _disconnection(reason)
+        self._stop_alarm()
+        if self._waiting is not None:
+            self._wake()
+        if self._resting is not None:
+            self._end_rest(True)
+        if self._draining is not None:
+            self.resumeProducing()
+        if self.handshake is not None:
+            handshake, self.handshake = self.handshake, None
+            handshake.errback(Failure(self.gone))
+        if self._talker is not None:
+            talker, self._talker = self._talker, None
+            talker.disconnected()
+
+    def handshakeCompleted(self) -> None:
+        if self.handshake is not None:
+            handshake, self.handshake = self.handshake, None
+            handshake.callback(None)
+
+    def pauseProducing(self) -> None:
+        """The client does not read what we write."""
+        self._write_full = True
+
+    def resumeProducing(self) -> None:
+        self._write_full = False
+        if self._draining is not None:
+            draining, self._draining = self._draining, None
+            draining.callback(None)
+
+    def stopProducing(self) -> None:
+        self._write_full = False
+
+    # To the conversation.
+
+    @property
+    def pending(self) -> int:
+        """Octets received and not yet used."""
+        return len(self._received)
+
+    @property
+    def idle(self) -> bool:
+        """The conversation waits for the client."""
+        return self._waiting is not None
+
+    def abort_read(self) -> None:
+        """End a wait for the client as if it had gone; what has been written still goes out."""
+        if self.gone is None:
+            self.gone = Disconnected("node stops")
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+        if self._waiting is not None:
+            self._wake()
+
+    def peek(self, count: int) -> bytes:
+        return bytes(self._received[:count])
+
+    def forget(self) -> None:
+        """Throw away what has been received and not used."""
+        self._received.clear()
+        self._read_on()
+
+    async def line(self, timeout: float) -> bytes:
+        """The next line with its line end. Raises LineTooLong, TimedOut (seconds), Disconnected."""
+        while True:
+            end = self._received.find(b"\n", 0, MAX_LINE)
+            if end >= 0:
+                line = bytes(self._received[: end + 1])
+                del self._received[: end + 1]
+                self._read_on()
+                return line
+            if len(self._received) >= MAX_LINE:
+                raise LineTooLong
+            await self._more(timeout)
+
+    async def octets(self, timeout: float) -> bytes:
+        """Whatever has been received, at least one octet. Raises TimedOut (seconds), Disconnected."""
+        while not self._received:
+            await self._more(timeout)
+        data = bytes(self._received)
+        self._received.clear()
+        self._read_on()
+        return data
+
+    def unread(self, data: bytes) -> None:
+        """Put back what came behind the end of the message."""
+        self._received[:0] = data
+
+    async def rest(self, seconds: float, *, until_input: bool = False) -> bool:
+        """Wait. True when it ended early: the client went or, with ``until_input``, sent something."""
+        if self.gone is not None or (until_input and self._received):
+            return True
+        self._resting = Deferred()
+        self._until_input = until_input
+        self._rest_call = self._clock.callLater(seconds, self._end_rest, False)
+        return await self._resting
+
+    async def send(self, data: bytes, timeout: float) -> None:
+        """Write, and wait while the client does not read. Raises TimedOut, Disconnected."""
+        if self.gone is not None:
+            raise self.gone
+        self.transport.write(data)
+        if self._write_full:
+            self._draining = Deferred()
+            self._set_alarm(timeout)
+            await self._draining
+            self._deadline = 0.0
+            if self.gone is not None:
+                raise self.gone
+            if self._write_full:
+                raise TimedOut
+
+    def close(self, linger: float) -> None:
+        """End the connection so that the last reply is read: octets still coming are thrown away, not answered by RST."""
+        if self.gone is not None:
+            return
+        self._stop_alarm()
+        self.transport.unregisterProducer()
+        if self._received and linger > 0 and hasattr(self.transport, "loseWriteConnection"):
+            self._discarding = True
+            self._received.clear()
+            self._reading = True
+            self.transport.resumeProducing()
+            self.transport.loseWriteConnection()
+            self._alarm = self._clock.callLater(linger, self.abort)
+        else:
+            self.transport.loseConnection()
+
+    def abort(self) -> None:
+        """Cut the connection at once."""
+        self.transport.abortConnection()
+
+    def stop_reading(self) -> None:
+        """Take no more octets until the handshake has been started (STARTTLS)."""
+        if self._reading:
+            self._reading = False
+            self.transport.pauseProducing()
+
+    # Inside.
+
+    async def _more(self, timeout: float) -> None:
+        if self.gone is not None:
+            raise self.gone
+        self._waiting = Deferred()
+        self._set_alarm(timeout)
+        await self._waiting
+        if self.gone is not None and not self._received:
+            raise self.gone
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        self._deadline = 0.0
+        if waiting is not None:
+            waiting.callback(None)
+
+    def _end_rest(self, early: bool) -> None:
+        if early and not (self.gone is not None or self._until_input):
+            return
+        resting, self._resting = self._resting, None
+        if self._rest_call is not None and self._rest_call.active():
+            self._rest_call.cancel()
+        self._rest_call = None
+        if resting is not None:
+            resting.callback(early)
+
+    def _read_on(self) -> None:
+        if not self._reading and self.gone is None and len(self._received) < MAX_BUFFER:
+            self._reading = True
+            self.transport.resumeProducing()
+
+    def _set_alarm(self, timeout: float) -> None:
+        """One delayed call serves all waits: it is moved only when it fires too early or would fire too late."""
+        self._deadline = self._clock.seconds() + timeout
+        alarm = self._alarm
+        if alarm is None or not alarm.active():
+            self._alarm = self._clock.callLater(timeout, self._ring)
+        elif alarm.getTime() > self._deadline + 0.05:
+            alarm.reset(timeout)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        if self._deadline == 0.0:
+            return
+        left = self._deadline - self._clock.seconds()
+        if left > 0.001:
+            self._alarm = self._clock.callLater(left, self._ring)
+            return
+        self._deadline = 0.0
+        if self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            waiting.errback(Failure(TimedOut()))
+        elif self._draining is not None:
+            draining, self._draining = self._draining, None
+            draining.callback(None)
+
+    def _stop_alarm(self) -> None:
+        if self._alarm is not None and self._alarm.active():
+            self._alarm.cancel()
+        self._alarm = None
+        self._deadline = 0.0
+
+
+def _disconnection(reason: Failure) -> Disconnected:
+    number = getattr(reason.value, "osError", 0)
+    text = "connection closed" if reason.check(ConnectionDone) else (reason.getErrorMessage() or "connection lost")
+    return Disconnected(text.rstrip("."), number if isinstance(number, int) else 0)
