@@ -29,6 +29,7 @@ _NETWORK_KEY = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){0,3}", re.ASCII)
 _GROUPS_KEY = re.compile(r"[0-9a-f]{1,4}(:[0-9a-f]{1,4}){0,7}", re.ASCII)
 _ONE_GROUP = re.compile(r"[0-9a-f]{4}", re.ASCII)
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
+_UNQUALIFIED = re.compile(r"[^\s@.]+")
 _LOCAL = re.compile(r'("[^"]*"|[^\s"@][^\s@]*|[^\s]+)')
 
 
@@ -149,7 +150,7 @@ def _check_parts(key: str, rule: Rule, parts: tuple[str, ...]) -> Iterator[str]:
         elif not parts[1] and rule.tag != "connect:from:":
             yield f'key "{key}" lacks its recipient'
     elif rule.keys is Keys.MAIL_AND_MAIL:
-        if parts[0] and not (_is_mail(parts[0]) or _LOCAL.fullmatch(parts[0])):
+        if parts[0] and not (_is_mail(parts[0]) or _UNQUALIFIED.fullmatch(parts[0])):
             yield f'key "{key}": "{parts[0]}" is neither domain nor mailbox'
         if not _is_mail(parts[1]):
             yield f'key "{key}": "{parts[1]}" is neither domain nor mailbox'

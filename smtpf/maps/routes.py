@@ -16,8 +16,10 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from smtpf.journal.journal import Journal
 from smtpf.journal.message import err, info
 from smtpf.maps import keys
-from smtpf.maps.hosts import Host, parse_hosts
-from smtpf.maps.source import FAILED, Found, InThread, LookupFailed, Source
+from smtpf.maps.hosts import Host as Host
+from smtpf.maps.hosts import parse_hosts
+from smtpf.maps.source import FAILED, Found, InThread, Source
+from smtpf.maps.source import LookupFailed as LookupFailed
 from smtpf.settings.option import Text
 from smtpf.stats.counter import Counter, Group, Kind
 from smtpf.stats.tables import Statistics

@@ -10,18 +10,6 @@ from enum import Enum
 
 import attrs
 
-from smtpf.settings.option import Action
-
-TAG_WORDS = Action(
-    "access-tag-words",
-    meaning="Print each access-map tag with the words it takes, then end with status 2.",
-    since="later",
-    area="access",
-)
-WORD_TAGS = Action(
-    "access-word-tags", meaning="Print each access-map word with the tags that take it, then end with status 2.", area="access"
-)
-
 
 class Keys(Enum):
     """What may follow a tag."""
