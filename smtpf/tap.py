@@ -17,7 +17,6 @@ from twisted.application.service import MultiService
 from twisted.python import usage
 
 from smtpf.journal.journal import Journal
-from smtpf.journal.message import warn
 from smtpf.journal.targets import LOG_FORMAT, choose_target, open_target
 from smtpf.journal.verbose import VERBOSE, Verbose
 from smtpf.process.announce import build_values, version_lines
@@ -27,7 +26,7 @@ from smtpf.process.lifecycle import prepare
 from smtpf.process.pidfile import PidFile
 from smtpf.settings.catalogue import instances
 from smtpf.settings.dump import dump
-from smtpf.settings.language import Loaded, Problem, load
+from smtpf.settings.language import Loaded, Problem, load, log_unknown
 from smtpf.settings.option import Action, Option
 from smtpf.settings.process_options import (
     ACCESS_TAG_WORDS,
@@ -45,14 +44,6 @@ from smtpf.settings.store import Settings
 
 REFUSED = 2
 """Exit status of ``service=``."""
-
-UNKNOWN_OPTION = warn(
-    1130,
-    'option "%s" unknown, ignored',
-    "With +lenient the node starts in spite of a name that is no option. Correct or remove it; without +lenient it ends the start.",
-    fields=("option",),
-    since="new",
-)
 
 NodeMaker = Callable[[Settings, tuple[Problem, ...], Any], MultiService]
 
@@ -120,9 +111,7 @@ def _prepare(settings: Settings, problems: Sequence[Problem], reactor: Any) -> N
         print(f"smtpf: {choose_target(settings, settings[DAEMON])}: {error.strerror}", file=sys.stderr)
         raise CannotStart from error
     journal = Journal(target, Verbose(settings.text(VERBOSE)))
-    for problem in problems:
-        if problem.unknown and not problem.is_error:
-            journal.write(UNKNOWN_OPTION, problem.unknown)
+    log_unknown(problems, journal.write)
     try:
         prepare(settings, journal, reactor)
     finally:

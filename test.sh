@@ -1,0 +1,14 @@
+#!/bin/sh
+# Every check of this project: style, types, tests with coverage. Arguments go to pytest.
+set -eu
+cd "$(dirname "$0")"
+. ./.ci/venv.sh
+install_into_venv ".[test]"
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+.venv/bin/mypy -p smtpf
+.venv/bin/coverage erase
+status=0
+.venv/bin/coverage run -m pytest "$@" || status=$?
+.venv/bin/coverage report --skip-covered --sort=cover | tail -n 40
+exit "$status"
