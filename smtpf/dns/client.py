@@ -100,8 +100,16 @@ class _Port(DatagramProtocol):
         sent.heard(got)
 
     def connectionRefused(self) -> None:
-        waiting, self._waiting = self._waiting, {}
         self.retire()
+        self._unreachable()
+
+    def stopProtocol(self) -> None:
+        """The socket is closed: by us, or by the reactor, as epoll makes it do when the server's host refuses."""
+        self._closing = True
+        self._unreachable()
+
+    def _unreachable(self) -> None:
+        waiting, self._waiting = self._waiting, {}
         for sent in waiting.values():
             sent.heard(None)
 
@@ -171,17 +179,19 @@ class Client:
         self._first = 0
         self._sent = 0
         self.round_robin = False
+        self.stopped = False
 
     def ask(self, name: bytes, rtype: int, timeout: float) -> Deferred[wire.Response | int]:
         """The response, or an errno (``ETIMEDOUT``, ``ECONNREFUSED``, ``EAGAIN``) when there is none within ``timeout`` seconds."""
         return _Asking(self, self._reactor, name, rtype, timeout).result
 
     def stop(self) -> None:
-        """Close all sockets. Queries under way time out."""
-        for ports in self._ports.values():
+        """Close all sockets. Queries under way end without an answer."""
+        self.stopped = True
+        everything, self._ports = self._ports, {}
+        for ports in everything.values():
             for port in ports:
                 port.retire()
-        self._ports.clear()
 
     def order(self) -> tuple[Server, ...]:
         """All servers; with round-robin another one first each time."""
@@ -192,7 +202,7 @@ class Client:
 
     def send(self, server: Server, sent: _Sent, edns: bool = True) -> Callable[[], None] | None:
         """Send by UDP. Returns what forgets the query, None when it could not be sent."""
-        if self._sent >= MAX_SENT:
+        if self._sent >= MAX_SENT or self.stopped:
             return None
         ident = self._chance.getrandbits(16)
         port = self._port(server)
@@ -305,7 +315,7 @@ class _Asking:
 
     def _all_unreachable(self) -> None:
         """Nobody is left to wait for in this try."""
-        if self._errors and len(self._errors) == len(self._servers):
+        if self._client.stopped or len(self._errors) == len(self._servers):
             self._finish(self._worst())
             return
         self._unreachable += 1

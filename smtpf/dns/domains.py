@@ -40,15 +40,15 @@ TLD_LEVEL_TWO_FILE = Text(
 
 _HELO_RESERVED = frozenset(["test", "example", "invalid", "localhost", "localdomain", "home", "onion", "alt", "internal"])
 _RESERVED = _HELO_RESERVED | {"local", "lan"}
-_SECOND_LEVEL_EXAMPLE = re.compile(r"(?:^|[^a-z0-9-])example\.[^.]+$")
-_REVERSE_TREE = re.compile(r"(?:(?:\d{1,3}(?:[-/]\d{1,3})?\.)+in-addr|(?:[0-9a-f]\.)+ip6)\.arpa$")
-_HOST = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9_-]{1,63}(?<!-))*$")
+_SECOND_LEVEL_EXAMPLE = re.compile(r"(?:^|[^a-z0-9-])example\.[^.]+\Z")
+_REVERSE_TREE = re.compile(r"(?:(?:\d{1,3}(?:[-/]\d{1,3})?\.)+in-addr|(?:[0-9a-f]\.)+ip6)\.arpa")
+_HOST = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
 _DIGITS = re.compile(r"[0-9]+")
 
 
 def is_host_name(name: str) -> bool:
     """A plain name that a host can have: letters, digits, hyphens and underscores; not an address (RFC 1123 2.1)."""
-    if len(name) > 253 or not _HOST.match(name):
+    if len(name) > 253 or not _HOST.fullmatch(name):
         return False
     return not name.rpartition(".")[2].isdigit()
 
@@ -72,7 +72,7 @@ def _reserved(name: str, tops: frozenset[str]) -> bool:
     if not dot:
         return False
     if top == "arpa":
-        return not _REVERSE_TREE.match(plain)
+        return not _REVERSE_TREE.fullmatch(plain)
     return top in tops or _SECOND_LEVEL_EXAMPLE.search(plain) is not None
 
 

@@ -65,7 +65,9 @@ def server(text: str) -> Server:
         return "127.0.0.1", PORT
     host, port = text, str(PORT)
     if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket:
+            raise ValueError(text)
         if rest:
             if rest[0] != ":":
                 raise ValueError(text)

@@ -36,6 +36,7 @@ _RESULTS = {word.lower(): word for word in (PASS, FAIL, SOFTFAIL, NEUTRAL, NONE,
 TOO_MANY_LOOKUPS = "too many DNS lookups"
 INVALID_SYNTAX = "invalid syntax"
 SEVERAL_RECORDS = "more than one SPF record"
+CIRCULAR = "circular reference"
 ADDRESS_LITERAL = "IP address literal"
 
 InThread = Callable[[Callable[[], Any]], "Deferred[Any]"]
@@ -113,21 +114,11 @@ class Spf:
             if left <= 0:
                 return SpfOutcome(TEMPERROR, Status.TIMEOUT.value)
             known.keep(outcome.key, await resolver.lookup(outcome.name, outcome.rtype, left))
-            await self._fetch_together(known, outcome, deadline)
 
     def _at_once(self, name: str, rtype: str) -> Answer | None:
         """The answer if the resolver has it in its cache. The query is under way otherwise, and will be shared."""
         answer = self._resolver.query(name, rtype)
         return answer if isinstance(answer, Answer) else None
-
-    async def _fetch_together(self, known: _Known, outcome: _Question, deadline: float) -> None:
-        """Addresses of all hosts that the answer just come names: they will be asked for next, so ask them at once."""
-        hosts = known.hosts_of(outcome.key)
-        questions = [(host, outcome.family) for host in hosts if (host, outcome.family) not in known.answers]
-        left = deadline - self._resolver.seconds()
-        if questions and left > 0:
-            for question, answer in zip(questions, await self._resolver.lookup_all(questions, left), strict=True):
-                known.keep(question, answer)
 
 
 @attrs.frozen
@@ -136,8 +127,6 @@ class _Question:
 
     name: str
     rtype: str
-    family: str
-    """``A`` or ``AAAA``, as the client's address."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -147,8 +136,6 @@ class _Question:
 class _Known:
     """The answers that one check has had so far."""
 
-    MAX_HOSTS = 10
-
     def __init__(self) -> None:
         self.answers: dict[tuple[str, str], Answer] = {}
         self.text_octets = 0
@@ -157,11 +144,6 @@ class _Known:
         if question not in self.answers:
             self.answers[question] = answer
             self.text_octets += sum(len(text) for text in answer.texts)
-
-    def hosts_of(self, question: tuple[str, str]) -> list[str]:
-        records = self.answers[question].records
-        names = [record.host if isinstance(record, Mx) else record.name for record in records if isinstance(record, (Mx, Target))]
-        return [name for name in names if name][: self.MAX_HOSTS] if len(names) <= self.MAX_HOSTS or question[1] == "PTR" else []
 
 
 class _Unknown(BaseException):
@@ -194,6 +176,8 @@ class _Evaluation(spf.query):  # type: ignore[misc]
             self.wanted = question
             raise _Unknown
         self._known.keep(question, answer)
+        if self._fetch is not _nothing_at_once:
+            self._look_ahead(question, answer)
         if answer.failed:
             return self._failed(answer, qtype, ignore_void)
         if not answer.records and not ignore_void:
@@ -201,6 +185,17 @@ class _Evaluation(spf.query):  # type: ignore[misc]
             if self.void_lookups > spf.MAX_VOID_LOOKUPS:
                 raise spf.PermError(TOO_MANY_LOOKUPS)
         return [_for_pyspf(record) for record in answer.records]
+
+    def _look_ahead(self, question: tuple[str, str], answer: Answer) -> None:
+        """On the reactor's thread: leave long texts to a worker, and ask for the addresses of all hosts named at the same time."""
+        if self._known.text_octets > LONG_TEXT:
+            self.wanted = question
+            raise _Unknown
+        if question[1] in ("MX", "PTR") and len(answer.records) <= spf.MAX_MX:
+            for record in answer.records:
+                host = record.host if isinstance(record, Mx) else record.name if isinstance(record, Target) else ""
+                if host and (host, self.A) not in self._known.answers:
+                    self._fetch(host, self.A)
 
     def _failed(self, answer: Answer, qtype: str, ignore_void: bool) -> list[Any]:
         if not self._skip_errors or ignore_void or self.lookups == 0:
@@ -254,7 +249,7 @@ def _run(
         if evaluation.wanted is None:
             return SpfOutcome(PERMERROR, INVALID_SYNTAX)
     if evaluation.wanted is not None:
-        return _Question(*evaluation.wanted, evaluation.A)
+        return _Question(*evaluation.wanted)
     result = _RESULTS.get(word, PERMERROR)
     mechanism = evaluation.mechanism or ""
     if evaluation.skipped and result != PASS and mechanism.lower().endswith("all"):
@@ -269,6 +264,8 @@ def _problem(result: str, text: str) -> str:
         return text
     if text == TOO_MANY_LOOKUPS or text.startswith(("Too many DNS", "More than")):
         return TOO_MANY_LOOKUPS
+    if "recursion" in text:
+        return CIRCULAR
     if text.startswith("Two or more"):
         return SEVERAL_RECORDS
     return INVALID_SYNTAX

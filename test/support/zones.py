@@ -2,7 +2,8 @@
 
 A line is ``name TYPE data``: data as in a zone file, but without quotes, and names without final dot. Instead of a record
 a line may say what goes wrong: ``name TYPE SERVFAIL``, ``REFUSED``, ``NOTIMP``, ``NXDOMAIN``, ``NODATA`` or ``TIMEOUT``;
-TYPE may be ``*`` for all types. ``name TYPE DELAY 2.5`` answers 2.5 seconds later by the clock given (with a clock only).
+TYPE may be ``*`` for all types. ``name TYPE DELAY 2.5`` answers 2.5 seconds after
+it was first asked for by the clock given, at once from then on.
 A name that no line mentions, and that has no names below it, does not exist.
 """
 
@@ -43,6 +44,7 @@ class ZoneResolver(Resolver):
         self.faults: dict[tuple[str, str], Status] = {}
         self.delays: dict[tuple[str, str], float] = {}
         self._names: set[str] = set()
+        self._ready: dict[tuple[str, str], float] = {}
         self.add(records)
 
     def add(self, records: str) -> None:
@@ -78,6 +80,10 @@ class ZoneResolver(Resolver):
         if answer.no_answer:
             delay = limit + 1
         if delay is None:
+            return answer
+        now = self._clock.seconds()
+        delay = self._ready.setdefault((name, rtype), now + delay) - now
+        if delay <= 0:
             return answer
         later: Deferred[Answer] = Deferred()
         outcome = answer if delay <= limit else timed_out(name, rtype)
