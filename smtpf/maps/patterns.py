@@ -23,11 +23,11 @@ from smtpf.maps.keys import parse_address
 MAX_SUBJECT = 1024
 """Longest text, in characters, that a regular expression is asked about."""
 
-MAX_PATTERN = 4096
+MAX_PATTERN = 2048
 """Longest regular expression or glob, in characters."""
 
-MAX_COMPILED = 1 << 20
-"""Octets of memory that one compiled expression may take."""
+MAX_COMPILED = 1 << 18
+"""Octets of memory that one compiled expression may take. Time grows with it: this much holds the program some 10 ms at the worst."""
 
 REMEMBERED = 4096
 """Parsed values and compiled patterns kept, each."""

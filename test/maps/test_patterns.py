@@ -185,15 +185,15 @@ EVIL = [
 def test_evil_expression_ends_within_50_ms(expression: str) -> None:
     regex.cache_clear()
     patterns._parse_and_keep.cache_clear()
-    began = time.perf_counter()
+    began = time.process_time()
     evaluated(f"/{expression}/REJECT OK", "a" * MAX_SUBJECT)
-    assert time.perf_counter() - began < 0.05
+    assert time.process_time() - began < 0.05
 
 
 def test_evil_glob_ends_within_50_ms() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     assert glob("*a" * 200 + "b")("a" * 5000) is False
-    assert time.perf_counter() - began < 0.05
+    assert time.process_time() - began < 0.05
 
 
 marks = st.text(alphabet="ab \t[]!/\\\"'*?+{}()|^$.-:;,0129=", max_size=60)
@@ -206,9 +206,9 @@ marks = st.text(alphabet="ab \t[]!/\\\"'*?+{}()|^$.-:;,0129=", max_size=60)
     subject=st.one_of(st.text(max_size=40), st.sampled_from(["192.0.2.9", "2001:db8::1", "ab"])),
 )
 def test_no_value_raises_or_holds_the_caller(value: str, subject: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     evaluated(value, subject)
-    assert time.perf_counter() - began < 0.05
+    assert time.process_time() - began < 0.05
 
 
 @settings(max_examples=200, deadline=None)
