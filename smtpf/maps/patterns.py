@@ -23,6 +23,9 @@ from smtpf.maps.keys import parse_address
 MAX_SUBJECT = 1024
 """Longest text, in characters, that a regular expression is asked about."""
 
+MAX_GLOB_SUBJECT = 4096
+"""Longest text, in characters, that a glob can match. No name or path of a mail is as long; ``*`` alone matches any."""
+
 MAX_PATTERN = 2048
 """Longest regular expression or glob, in characters."""
 
@@ -306,7 +309,7 @@ def glob(text: str) -> Matcher:
     if text == "*":
         return lambda subject: True
     compiled = re2.compile(_octets(rf"\A(?s:{_glob_expression(text)})\z"), _options(posix=False))
-    return lambda subject: compiled.search(_octets(subject)) is not None
+    return lambda subject: len(subject) <= MAX_GLOB_SUBJECT and compiled.search(_octets(subject)) is not None
 
 
 def _glob_expression(text: str) -> str:
