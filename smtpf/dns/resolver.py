@@ -180,12 +180,12 @@ class Resolver:
         answer: Answer | None = None
         while True:
             got = await self._client.ask(octets, wire.TYPES[rtype], max(0.0, deadline - self._reactor.seconds()))
-            if isinstance(got, int):
-                return timed_out(name, rtype, got)
             before = answer
+            if isinstance(got, int):
+                return attrs.evolve(timed_out(name, rtype, got), chain=before.chain if before else ())
             answer = wire.answer(name, rtype, got, before.chain if before else ())
             if before is not None:
-                answer = attrs.evolve(answer, ttl=min(answer.ttl, before.ttl))
+                answer = attrs.evolve(answer, ttl=min(answer.ttl, before.ttl), chain=answer.chain or before.chain)
             if answer.status is not Status.NODATA or answer.authority is not None or not answer.chain:
                 return answer
             if before is not None and len(before.chain) == len(answer.chain):

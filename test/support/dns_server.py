@@ -7,7 +7,8 @@ TCP, and returns what to send: octets, a dnspython message, a list of these, or 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import dns.flags
@@ -17,6 +18,8 @@ import dns.rrset
 from dns.message import Message
 from twisted.internet.protocol import DatagramProtocol, Factory
 from twisted.protocols.basic import Int16StringReceiver
+
+from smtpf.dns.resolver import Resolver
 
 Script = Callable[[Message, bool], Any]
 
@@ -86,3 +89,17 @@ class _Stream(Int16StringReceiver):
     def stringReceived(self, string: bytes) -> None:
         for answer in self.factory.server.answers(string, True, self.transport.getPeer().port):
             self.transport.write(struct.pack("!H", len(answer)) + answer)
+
+
+@contextmanager
+def asking(script: Script, **options: Any) -> Iterator[tuple[ScriptedServer, Resolver]]:
+    """A scripted server, and a real resolver that asks it."""
+    from twisted.internet import reactor
+
+    server = ScriptedServer(reactor, script)
+    resolver = Resolver(reactor, [server.address], **{"timeout": 5.0, **options})
+    try:
+        yield server, resolver
+    finally:
+        resolver.stop()
+        server.stop()
