@@ -54,25 +54,35 @@ def split_headers(buffer: bytes, final: bool = False) -> HeaderSplit | None:
     None: its end has not come, more is needed. ``final``: nothing follows ``buffer``. A message that begins with white
     space has no header section.
     """
-    start = at = _mailbox_line_end(buffer)
-    limit = start + MAX_HEADER_SECTION
-    while (field := _FIELD.match(buffer, at)) is not None:
-        if field.end() > limit:
-            return HeaderSplit(buffer[start:at], buffer[at:], HeaderEnd.TOO_LARGE)
-        if field.end() == len(buffer):
-            at = at if not final else field.end()
-            break
-        at = field.end()
-    if len(buffer) - at > MAX_HEADER_SECTION and b"\n" not in buffer[at : at + MAX_HEADER_SECTION]:
-        return HeaderSplit(buffer[start:at], buffer[at:], HeaderEnd.TOO_LARGE)
-    if buffer.startswith(b"\r\n", at):
-        return HeaderSplit(buffer[start:at], buffer[at + 2 :], HeaderEnd.EMPTY_LINE)
-    if final:
-        end = HeaderEnd.BODY_LINE if at < len(buffer) else HeaderEnd.MESSAGE_END
-        return HeaderSplit(buffer[start:at], buffer[at:], end)
-    if field is not None or b"\n" not in buffer[at:]:
-        return None
-    return HeaderSplit(buffer[start:at], buffer[at:], HeaderEnd.BODY_LINE)
+    start = _mailbox_line_end(buffer)
+    edge = header_edge(buffer, start, MAX_HEADER_SECTION, final)
+    return None if edge is None else HeaderSplit(buffer[start : edge.fields_end], buffer[edge.body :], edge.end)
+
+
+@attrs.frozen
+class HeaderEdge:
+    """Offsets at the end of a header section."""
+
+    fields_end: int
+    body: int
+    end: HeaderEnd
+
+
+def header_edge(buffer: bytes, start: int, most: int, final: bool) -> HeaderEdge | None:
+    """Where the header section ends that begins at ``start`` and may have ``most`` octets; None as ``split_headers``."""
+    at = start
+    limit = start + most
+    while (found := _FIELD.match(buffer, at)) is not None:
+        if found.end() > limit:
+            return HeaderEdge(at, at, HeaderEnd.TOO_LARGE)
+        if found.end() == len(buffer) and not final:
+            return None
+        at = found.end()
+    if buffer.startswith((b"\r\n", b"\n"), at):
+        return HeaderEdge(at, buffer.index(b"\n", at) + 1, HeaderEnd.EMPTY_LINE)
+    if not final and buffer.find(b"\n", at) < 0:
+        return HeaderEdge(at, at, HeaderEnd.TOO_LARGE) if len(buffer) > limit else None
+    return HeaderEdge(at, at, HeaderEnd.BODY_LINE if at < len(buffer) else HeaderEnd.MESSAGE_END)
 
 
 def _mailbox_line_end(buffer: bytes) -> int:
