@@ -182,7 +182,7 @@ class Collector:
                 if work is not None:
                     await work
             except Exception:
-                self._journal.failure(Failure(), doing="cache gc")  # type: ignore[no-untyped-call]
+                self._journal.failure(Failure(), doing="cache gc")
 
     def _took(self, message: Message, seconds: float) -> None:
         if seconds >= SLOW or self._journal.verbose.levels.get("timers", 0) >= 2:

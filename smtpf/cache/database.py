@@ -22,10 +22,10 @@ WAL_LIMIT = 64 * 1024 * 1024
 SLICE = 1000
 """Records deleted in one transaction of a collection."""
 
-_COLUMNS = "k, d, h, c, t, e, o, x, n"
-_READ = f"SELECT {_COLUMNS} FROM mcc WHERE k = CAST(? AS TEXT)"
+COLUMNS = "k, d, h, c, t, e, o, x, n"
+_READ = f"SELECT {COLUMNS} FROM mcc WHERE k = CAST(? AS TEXT)"
 _WRITE = (
-    f"INSERT INTO mcc ({_COLUMNS}) VALUES (CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?, ?, ?, ?, ?)"
+    f"INSERT INTO mcc ({COLUMNS}) VALUES (CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?, ?, ?, ?, ?)"
     " ON CONFLICT(k) DO UPDATE SET d = excluded.d, h = excluded.h, c = excluded.c, t = excluded.t, e = excluded.e,"
     " o = excluded.o, x = excluded.x, n = excluded.n"
 )

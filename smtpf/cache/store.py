@@ -137,6 +137,10 @@ class Cache:
         """Unix seconds by the cache's clock."""
         return int(self._now())
 
+    def precise_now(self) -> float:
+        """Unix seconds with their fraction."""
+        return self._now()
+
     def ttl_for(self, code: str | int) -> int:
         """Seconds of life of a value that starts with this result code."""
         return ttl.ttl_for(code, self.settings)
@@ -297,6 +301,10 @@ class Cache:
         for record in records:
             if record.key in self._front and record.key not in self._pending:
                 self._front[record.key] = record
+
+    def forget(self) -> None:
+        """Empty the memory, not the file; what still waits to be written stays."""
+        self._front = OrderedDict((key, record) for key, record in self._front.items() if key in self._pending)
 
     def _known(self, key: str) -> Record | None:
         return self._front.get(key)
