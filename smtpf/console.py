@@ -135,3 +135,7 @@ CATALOGUES: dict[str, Callable[[], list[list[str]]]] = {
     "counters": counters,
 }
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"check": check, "list": list_catalogue, "kvmap": kvmap, "demo": demo}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

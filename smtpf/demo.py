@@ -17,10 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from twisted.application.internet import StreamServerEndpointService
+from twisted.application.internet import TCPServer
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThreadPool
 from twisted.mail.smtp import ESMTP, IMessage, IMessageDelivery, User
@@ -39,9 +39,9 @@ MAX_MESSAGE = 26_214_400
 
 ACCESS = """\
 # Who may do what: a key, blanks, and the action. Change it while the node runs.
-to:nobody@demo.example          REJECT:"550 5.1.1 nobody lives here"
-to:later@demo.example           TEMPFAIL:"451 4.7.1 come back later"
-from:spammer@bad.example        REJECT:"550 5.7.1 not from you"
+to:nobody@demo.example          REJECT:"nobody lives here"
+to:later@demo.example           TEMPFAIL:"come back later"
+from:spammer@bad.example        REJECT:"not from you"
 """
 
 ROUTE = """\
@@ -68,7 +68,6 @@ trap-dir="{folder}/trap"
 # The addresses here are of reserved domains, which are refused otherwise.
 -rfc2606-special-domains
 -reject-unknown-tld
--mail-require-mx
 """
 
 WELCOME = """\
@@ -83,7 +82,7 @@ Paste one of these into another terminal:
   swaks --server {host}:{port} --from you@demo.example --to me@demo.example
 
 Expect summary lines #717 to #721 below, and the arrival of the message. To nobody@demo.example you
-are refused with 550, to later@demo.example with 451. Ctrl-C ends it.
+are refused with 550, to later@demo.example with 450. Ctrl-C ends it.
 """
 
 Tell = Callable[[str], None]
@@ -93,17 +92,29 @@ def main(words: Sequence[str]) -> int:
     """Prepare the folder and run node and next hop until interrupted. The exit status."""
     from twisted.internet import reactor
 
+    given = _arguments(words)
+    folder = Path(given.work).absolute()
+    prepare(folder, given.port, given.hop_port)
+    hop = next_hop(reactor, folder / "Maildir", _say, given.hop_port)
+    try:
+        hop.startService()
+    except CannotListenError as error:
+        sys.stderr.write(f"smtpf demo: {error}\n")
+        return 1
+    node = start([f"file={folder / 'smtpf.cf'}"], reactor, foreground=True)
+    _say(WELCOME.format(host=HOST, port=given.port, hop=f"{HOST}:{given.hop_port}", folder=folder))
+    return run_services(reactor, node)
+
+
+def _arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="smtpf demo", description="Try smtpf out on this machine.")
     parser.add_argument("--work", metavar="DIR", default=FOLDER, help=f"folder for everything the demonstration keeps (default: {FOLDER})")
-    folder = Path(parser.parse_args(words).work).absolute()
-    prepare(folder)
-    hop = next_hop(reactor, folder / "Maildir", _say)
-    node = start([f"file={folder / 'smtpf.cf'}"], reactor, foreground=True)
-    _say(WELCOME.format(host=HOST, port=PORT, hop=f"{HOST}:{NEXT_HOP_PORT}", folder=folder))
-    return run_services(reactor, hop, node)
+    parser.add_argument("--port", type=int, default=PORT, help=f"where smtpf listens; counts for a new folder (default: {PORT})")
+    parser.add_argument("--hop-port", type=int, default=NEXT_HOP_PORT, help=f"where the mail server behind it listens ({NEXT_HOP_PORT})")
+    return parser.parse_args(words)
 
 
-def prepare(folder: Path, port: int = PORT, next_hop_port: int = NEXT_HOP_PORT) -> None:
+def prepare(folder: Path, port: int, next_hop_port: int) -> None:
     """Make ``folder`` with configuration and maps. Files that are there already are kept as they were edited. Raises OSError."""
     for name in ("save", "trap"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -121,12 +132,12 @@ def prepare(folder: Path, port: int = PORT, next_hop_port: int = NEXT_HOP_PORT) 
             file.write_text(text.format(**values) if name != "access.cf" else text, encoding="utf-8")
 
 
-def next_hop(reactor: Any, folder: Path, tell: Tell, port: int = NEXT_HOP_PORT) -> MultiService:
+def next_hop(reactor: Any, folder: Path, tell: Tell, port: int) -> MultiService:
     """A mail server that takes every message, keeps it in the Maildir ``folder`` and tells so."""
     box = mailbox.Maildir(str(folder), create=True)
     factory = Factory.forProtocol(partial(_Hop, Delivery(reactor, box, tell)))
     service = MultiService()
-    StreamServerEndpointService(TCP4ServerEndpoint(reactor, port, interface=HOST), factory).setServiceParent(service)
+    TCPServer(port, factory, interface=HOST, reactor=reactor).setServiceParent(service)
     return service
 
 

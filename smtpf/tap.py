@@ -45,6 +45,9 @@ from smtpf.settings.store import Settings
 REFUSED = 2
 """Exit status of ``service=``."""
 
+TWISTD_PID_FILE = "twistd.pid"
+"""Where twistd writes its process id unless told otherwise."""
+
 NodeMaker = Callable[[Settings, tuple[Problem, ...], Any], MultiService]
 
 
@@ -55,7 +58,7 @@ class Options(usage.Options):
     longdesc = "Words are options of smtpf; +help prints them all. The option file is named by file=PATH."
 
     words: tuple[str, ...] = ()
-    parent: Any
+    parent: Any = None
     """The options of twistd itself."""
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
@@ -63,20 +66,21 @@ class Options(usage.Options):
         if words == ("--help",):
             self.opt_help()  # type: ignore[no-untyped-call]
         self.words = words
+        if self.parent is not None and self.parent["pidfile"] == TWISTD_PID_FILE:
+            # smtpf has a pid file of its own; twistd would refuse a second node started in the same folder.
+            self.parent["pidfile"] = ""
 
 
 def makeService(options: Options) -> MultiService:
     """The service for twistd. ``-n`` keeps it in the foreground whatever option ``daemon`` says.
 
-    Going into the background and the pid file are smtpf's own (``daemon``, ``run-pid-file``), so twistd is told to do neither.
+    Going into the background is smtpf's own (``daemon``), so twistd is told not to.
     """
     from twisted.internet import reactor
 
     twistd = options.parent
     foreground = bool(twistd["nodaemon"] or twistd["debug"])
     twistd["nodaemon"] = True
-    if twistd["pidfile"] == "twistd.pid":
-        twistd["pidfile"] = ""
     return start(options.words, reactor, foreground=foreground)
 
 

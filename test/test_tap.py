@@ -68,8 +68,8 @@ def test_only_without_n_the_node_goes_into_the_background(
     monkeypatch.setattr(tap, "_node_maker", lambda: made)
     monkeypatch.setattr(tap, "prepare", lambda settings, journal, reactor: prepared.append(settings[DAEMON]))
     options = Options()
-    options.parseOptions(["file=", "log-target=stderr"])
     options.parent = {"nodaemon": nodaemon, "debug": False, "pidfile": "twistd.pid"}
+    options.parseOptions(["file=", "log-target=stderr"])
     makeService(options)
     assert prepared == [forked]
     assert options.parent == {"nodaemon": True, "debug": False, "pidfile": ""}
