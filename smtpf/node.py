@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, ensureDeferred, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import globalLogPublisher
 from twisted.plugin import getPlugins
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
+from zope.interface import implementer
 
 from smtpf import __version__
 from smtpf.cache.collector import Collector
@@ -46,11 +48,17 @@ from smtpf.process.sessions import SessionsInProgress
 from smtpf.settings.catalogue import instances
 from smtpf.settings.process_options import DAEMON
 from smtpf.settings.store import Settings, SettingsHolder
+from smtpf.smtp.auth_proxy import AuthProxy
+from smtpf.smtp.call_ahead import CallAhead
+from smtpf.smtp.dsn import DsnSender
 from smtpf.smtp.engine import Engine
+from smtpf.smtp.etrn import QueueRequest
 from smtpf.smtp.forward import Forwarder
 from smtpf.smtp.identifiers import SessionIds
 from smtpf.smtp.reception import Reception
+from smtpf.smtp.submit import Submitter
 from smtpf.smtp.texts import read_texts
+from smtpf.smtp.tls import TlsContexts, TlsFilesError
 from smtpf.stats.archive import Archive
 from smtpf.stats.counter import Counter
 from smtpf.stats.routes import RouteCounts
@@ -73,10 +81,11 @@ def make_service(settings: Settings, problems: Sequence[Problem], reactor: Any) 
     """The node as a service. Binds the interfaces now, while the process may still do so; raises CannotStart."""
     service = MultiService()
     node = Node(settings, reactor)
-    node.setServiceParent(service)
+    node.setServiceParent(service)  # type: ignore[no-untyped-call]
     return service
 
 
+@implementer(IReactorTime)
 class _UnixClock:
     """The reactor's clock in Unix seconds, for what is kept beyond this process."""
 
@@ -89,12 +98,15 @@ class _UnixClock:
     def callLater(self, delay: float, call: Any, *args: Any, **named: Any) -> Any:
         return self._reactor.callLater(delay, call, *args, **named)
 
+    def getDelayedCalls(self) -> Any:
+        return self._reactor.getDelayedCalls()
+
 
 class Node(Service):
     """One node: from bound interfaces to the last saved counter."""
 
     def __init__(self, settings: Settings, reactor: Any) -> None:
-        self.setName("smtpf")
+        self.setName("smtpf")  # type: ignore[no-untyped-call]
         self._reactor = reactor
         self.settings = SettingsHolder(settings)
         self._target = open_target(reactor, choose_target(settings, settings[DAEMON]), settings[LOG_FORMAT])
@@ -109,12 +121,12 @@ class Node(Service):
         self._filters: list[Filter] = []
 
     def startService(self) -> None:
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         globalLogPublisher.addObserver(self._observer)
         self._reactor.callWhenRunning(self._begin)
 
     def stopService(self) -> Deferred[None]:
-        super().stopService()
+        super().stopService()  # type: ignore[no-untyped-call]
         return ensureDeferred(self._end())
 
     def _begin(self) -> None:
@@ -143,6 +155,7 @@ class Node(Service):
         resolver = Resolver.from_settings(reactor, settings)
         self._stopping.append(resolver.stop)
         rng = random.SystemRandom()
+        tls = self._open_tls(settings)
         domains = Domains.from_settings(settings)
         materials = Materials(
             settings=self.settings, journal=journal, stats=stats, reactor=reactor, rng=rng, in_thread=self.in_thread, access=access_map,
@@ -154,10 +167,13 @@ class Node(Service):
             each.configure(settings)
             await settled(each.start())
         self._filters += further
-        forwarder = Forwarder(reactor, resolver, rng)
+        forwarder = Forwarder(reactor, resolver, rng, tls)
+        submitter = Submitter(route_map, forwarder)
         engine = self.engine = Engine(
             reactor=reactor, settings=self.settings, journal=journal, stats=stats, pipeline=Pipeline(order.bind(self._filters, further)),
             routes=route_map, resolver=resolver, domains=domains, forwarder=forwarder, ids=SessionIds(os.getpid()), rng=rng,
+            call_ahead=CallAhead(forwarder, cache), dsn=DsnSender(submitter, resolver, journal, time.time),
+            auth_proxy=AuthProxy(route_map, forwarder), queue_request=QueueRequest(route_map, forwarder), tls=tls,
             in_thread=self.in_thread, route_counts=routes, host_name=self._process.host_name, descriptor_limit=self._process.descriptors,
             texts=read_texts(settings, journal), now=time.time,
         )  # fmt: skip
@@ -175,6 +191,16 @@ class Node(Service):
         reception = Reception(engine, listening.hold, self._process.session_ended)
         stats.begin()
         self._process.serve(lambda bound: reception.factory(bound.name), self.reload)
+
+    def _open_tls(self, settings: Settings) -> TlsContexts:
+        try:
+            tls = TlsContexts(settings, self.journal)
+        except TlsFilesError as problem:
+            self.journal.write(INIT_ERROR, "tls", 0, "tls", str(problem), 0)
+            raise StartRefused from problem
+        tls.start(self._reactor)
+        self._stopping.append(tls.stop)
+        return tls
 
     def _open_statistics(self, clock: Any, stats: Statistics, routes: RouteCounts) -> Archive:
         settings = self.settings.current

@@ -38,7 +38,7 @@ def _step(
 ) -> Deferred[Any] | None:
     try:
         if isinstance(value, Failure):
-            waiting = value.throwExceptionIntoGenerator(work)  # type: ignore[arg-type]
+            waiting: Deferred[Any] = value.throwExceptionIntoGenerator(work)
         else:
             waiting = work.send(value)
     except StopIteration as stop:

@@ -15,7 +15,21 @@ from smtpf.dns.domains import Domains, is_reserved
 from smtpf.filters.reserved import REJECT_UNKNOWN_TLD, RFC2606_SPECIAL_DOMAINS
 from smtpf.journal.message import Message, info
 from smtpf.maps.access import AccessMap, Hit
-from smtpf.pipeline import ACCEPT, DISCARD, SKIP_REMAINDER, Code, Filter, MaybeVerdict, Verdict, accept, discard, drop, grey, reject, tempfail
+from smtpf.pipeline import (
+    ACCEPT,
+    DISCARD,
+    SKIP_REMAINDER,
+    Code,
+    Filter,
+    MaybeVerdict,
+    Verdict,
+    accept,
+    discard,
+    drop,
+    grey,
+    reject,
+    tempfail,
+)
 from smtpf.reply import Reply
 from smtpf.settings.option import Flag
 from smtpf.smtp.session import ClientFlag, MailFlag, MsgFlag, RcptFlag, Recipient, Session, SpfResult, Transaction
@@ -32,7 +46,10 @@ HOST_SENDER_WHITE = info(
 )
 SENDER_WHITE = info(126, "sender <%s> white listed", "A From: entry white-lists the message.", fields=("sender",))
 HOST_RCPT_WHITE = info(
-    134, "host %s [%s] recipient <%s> white listed", "A Connect:To: entry white-lists the recipient.", fields=("client", "address", "recipient")
+    134,
+    "host %s [%s] recipient <%s> white listed",
+    "A Connect:To: entry white-lists the recipient.",
+    fields=("client", "address", "recipient"),
 )
 SENDER_RCPT_WHITE = info(
     136, "sender <%s> recipient <%s> white listed", "A From:To: entry white-lists the recipient.", fields=("sender", "recipient")
@@ -49,13 +66,17 @@ HOST_BLACK = Reply(120, "550 5.7.1 host %s [%s] %s", meaning="A Connect: entry r
 HOST_TEMPFAIL = Reply(853, "450 4.7.1 host %s [%s] %s", meaning="A Connect: entry refuses the client for now.")
 HOST_BLACK_NOW = Reply(854, "550 5.7.1 host %s [%s] %s", meaning="A Connect: entry with IREJECT refuses the client at once.")
 HOST_RESERVED = Reply(121, "550 5.7.1 host %s [%s] from RFC2606 reserved domain", meaning="The client's name lies in a reserved domain.")
-HOST_UNKNOWN_TLD = Reply(122, "550 5.7.1 host %s [%s] from unknown TLD", meaning="The client's name ends in a top-level domain that does not exist.")
+HOST_UNKNOWN_TLD = Reply(
+    122, "550 5.7.1 host %s [%s] from unknown TLD", meaning="The client's name ends in a top-level domain that does not exist."
+)
 HELO_BLACK = Reply(924, "550 5.7.1 helo %s %s", meaning="A Helo: entry refuses the client.")
 HELO_TEMPFAIL = Reply(925, "450 4.7.1 helo %s %s", meaning="A Helo: entry refuses the client for now.")
 HELO_BLACK_NOW = Reply(926, "550 5.7.1 helo %s %s", meaning="A Helo: entry with IREJECT refuses the client at once.")
 HOST_SENDER_BLACK = Reply(125, "550 5.7.1 host %s [%s] sender <%s> %s", meaning="A Connect:From: entry refuses the sender.")
 HOST_SENDER_TEMPFAIL = Reply(814, "450 4.7.1 host %s [%s] sender <%s> %s", meaning="A Connect:From: entry refuses the sender for now.")
-HOST_SENDER_BLACK_NOW = Reply(855, "550 5.7.1 host %s [%s] sender <%s> %s", meaning="A Connect:From: entry with IREJECT refuses the sender.")
+HOST_SENDER_BLACK_NOW = Reply(
+    855, "550 5.7.1 host %s [%s] sender <%s> %s", meaning="A Connect:From: entry with IREJECT refuses the sender."
+)
 SENDER_BLACK = Reply(127, "550 5.7.1 sender <%s> %s", meaning="A From: entry refuses the sender.")
 SENDER_TEMPFAIL = Reply(815, "450 4.7.1 sender <%s> %s", meaning="A From: entry refuses the sender for now.")
 SENDER_BLACK_NOW = Reply(856, "550 5.7.1 sender <%s> %s", meaning="A From: entry with IREJECT refuses the sender at once.")
@@ -110,14 +131,14 @@ class Access(Filter):
 
     # Connect:
 
-    async def connect(self, session: Session) -> Verdict | None:  # type: ignore[override]
+    async def connect(self, session: Session) -> Verdict | None:
         """Connect: for the client's address and name."""
         hit = await self._access.lookup_client(CONNECT_TAG, session.name, session.address, session.sid)
         if hit is None:
             return self._client_name(session)
         return self._client_action(session, hit)
 
-    async def idle(self, session: Session) -> Verdict | None:  # type: ignore[override]
+    async def idle(self, session: Session) -> Verdict | None:
         """Connect: once more; what it said before is forgotten."""
         session.flags.difference_update(_FLAGS_OF_CONNECT)
         return await self.connect(session)
@@ -208,7 +229,7 @@ class Access(Filter):
 
     # Connect:From:, From:
 
-    async def mail(self, session: Session, transaction: Transaction) -> Verdict | None:  # type: ignore[override]
+    async def mail(self, session: Session, transaction: Transaction) -> Verdict | None:
         """The sender, by client and alone; without an entry the session's own state goes on to the message."""
         _inherit(session, transaction)
         sender = transaction.sender
@@ -275,7 +296,7 @@ class Access(Filter):
 
     # Connect:To:, From:To:, To:
 
-    async def rcpt(self, session: Session, transaction: Transaction, recipient: Recipient) -> Verdict | None:  # type: ignore[override]
+    async def rcpt(self, session: Session, transaction: Transaction, recipient: Recipient) -> Verdict | None:
         """The recipient, by client, by sender and alone; without an entry the message's own state decides."""
         refused = _routed_address(session, recipient)
         if refused is not None:

@@ -15,6 +15,7 @@ from smtpf.filters.access import Access
 from smtpf.filters.report import Report
 from smtpf.filters.save import Save
 from smtpf.filters.tagging import Tagging
+from smtpf.filters.tls_policy import TlsPolicy
 from smtpf.pipeline import Filter
 
 if TYPE_CHECKING:
@@ -55,4 +56,5 @@ def filters_of(parts: Materials) -> list[Filter]:
         Report(),
         Save(parts.journal),
         Tagging(),
+        TlsPolicy(parts.access),
     ]

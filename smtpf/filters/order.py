@@ -12,23 +12,57 @@ from smtpf.filters.access import Access
 from smtpf.filters.report import Report
 from smtpf.filters.save import Save
 from smtpf.filters.tagging import Tagging
+from smtpf.filters.tls_policy import TlsPolicy
 from smtpf.pipeline import Filter, Stage, Test
 
 ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
-    Stage.CONNECT: (Access.connect,),
-    Stage.IDLE: (Access.idle,),
-    Stage.HELO: (Access.helo,),
-    Stage.MAIL: (Access.mail,),
-    Stage.RCPT: (Access.rcpt,),
-    Stage.DATA: (Tagging.data, Access.gate),
-    Stage.HEADERS: (Report.headers, Tagging.headers, Access.gate),
-    Stage.CONTENT: (Tagging.content, Access.gate),
-    Stage.DOT: (Save.dot, Tagging.dot, Access.gate),
-}
+    Stage.ACCEPT: (),
+    Stage.CONNECT: (
+        TlsPolicy.connect,
+        Access.connect,
+    ),
+    Stage.IDLE: (
+        Access.idle,
+    ),
+    Stage.HELO: (
+        Access.helo,
+    ),
+    Stage.MAIL: (
+        TlsPolicy.mail,
+        Access.mail,
+    ),
+    Stage.RCPT: (
+        TlsPolicy.rcpt,
+        Access.rcpt,
+    ),
+    Stage.DATA: (
+        Tagging.data,
+        Access.gate,
+    ),
+    Stage.HEADERS: (
+        Report.headers,
+        Tagging.headers,
+        Access.gate,
+    ),
+    Stage.CONTENT: (
+        Tagging.content,
+        Access.gate,
+    ),
+    Stage.DOT: (
+        Save.dot,
+        Tagging.dot,
+        Access.gate,
+    ),
+    Stage.RSET: (),
+    Stage.CLOSE: (),
+}  # fmt: skip
 
 
 def bind(filters: Iterable[Filter], further: Iterable[Filter] = ()) -> Mapping[Stage, tuple[Test, ...]]:
-    """The tests of each stage as methods of these ``filters``. ``further`` ones, of third parties, come last in every stage they override."""
+    """The tests of each stage as methods of these ``filters``.
+
+    ``further`` ones, of third parties, come last in every stage they override.
+    """
     by_class: dict[type[Filter], Filter] = {type(each): each for each in filters}
     bound = {stage: [_method(by_class, hook) for hook in hooks] for stage, hooks in ORDER.items()}
     for each in further:

@@ -13,7 +13,9 @@ from smtpf.settings.store import Settings
 from smtpf.smtp.replies import INTERNAL_ERROR_LATER
 from smtpf.smtp.session import MsgFlag, Session, Transaction
 
-SAVE_DIR_MISSING = err(574, "save-dir must be defined", "Option save-dir is empty. Messages need a folder to wait in; the node does not start.")
+SAVE_DIR_MISSING = err(
+    574, "save-dir must be defined", "Option save-dir is empty. Messages need a folder to wait in; the node does not start."
+)
 
 
 class SaveDirMissing(Exception):

@@ -19,7 +19,11 @@ SPAMD_FLAG_HEADER = Text(
     since="later", area="spamd",
 )  # fmt: skip
 SPAMD_SUBJECT_TAG = Text(
-    "spamd-subject-tag", "[SPAM]", "Prefix of the Subject of messages that are suspected or tagged.", choices='text; "" disables', area="spamd"
+    "spamd-subject-tag",
+    "[SPAM]",
+    "Prefix of the Subject of messages that are suspected or tagged.",
+    choices='text; "" disables',
+    area="spamd",
 )
 REASON_HEADER = "X-Spam-Reason"
 MSG_TAGGED = Counter("msg-tagged", Group.MSG, "Messages tagged by TAG.", since="later")

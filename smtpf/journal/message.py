@@ -59,9 +59,16 @@ def warn(number: int, format: str, explanation: str = "", *, fields: tuple[str, 
 
 
 def info(
-    number: int, format: str, explanation: str = "", *, always: bool = False, fields: tuple[str, ...] = (), since: str = "seed"
+    number: int,
+    format: str,
+    explanation: str = "",
+    *,
+    always: bool = False,
+    word: str = "info",
+    fields: tuple[str, ...] = (),
+    since: str = "seed",
 ) -> Message:
-    return Message(number, Level.INFO, format, explanation=explanation, always=always, fields=fields, since=since)
+    return Message(number, Level.INFO, format, explanation=explanation, word=word, always=always, fields=fields, since=since)
 
 
 def debug(number: int, format: str, word: str, explanation: str = "", *, at_least: int = 1, since: str = "later") -> Message:

@@ -168,7 +168,9 @@ async def _rset(talk: Conversation, argument: str, line: str) -> Verdict:
 
 async def _quit(talk: Conversation, argument: str, line: str) -> Verdict:
     session = talk.session
-    after = {State.RCPT: counters.QUIT_AFTER_RCPT, State.EHLO: counters.QUIT_AFTER_EHLO, State.HELO: counters.QUIT_AFTER_HELO}.get(session.state)
+    after = {State.RCPT: counters.QUIT_AFTER_RCPT, State.EHLO: counters.QUIT_AFTER_EHLO, State.HELO: counters.QUIT_AFTER_HELO}.get(
+        session.state
+    )
     if after is not None:
         session.count(after)
     session.slots.delayed = None

@@ -8,7 +8,6 @@ its list. Source: spec chapters session, 6.4, and maps, 21.
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
@@ -20,25 +19,11 @@ from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
 
 from smtpf.dns.answer import HostAddresses
+from smtpf.maps.hosts import Host
 from smtpf.smtp.client import FailureKind, HopAnswer, HopFailure, HopReply, NextHopProtocol
 
 MAX_ADDRESSES = 16
 """Addresses of one host name that are tried."""
-
-
-class NextHopHost(Protocol):
-    """What is needed of a host of the route-map."""
-
-    @property
-    def host(self) -> str:
-        """Name, or address without brackets."""
-
-    @property
-    def port(self) -> int: ...
-
-    @property
-    def unix(self) -> str:
-        """Path of a UNIX socket; empty for TCP."""
 
 
 class Addresses(Protocol):
@@ -74,7 +59,7 @@ class _Attempt(ClientFactory):
 async def connect(
     reactor: Any,
     resolver: Addresses,
-    host: NextHopHost,
+    host: Host,
     timeout: float,
     greeting_timeout: float,
     permitted: Callable[[str], bool] | None = None,
@@ -89,7 +74,7 @@ async def connect(
         attempt = _Attempt(reactor, greeting_timeout)
         reactor.connectUNIX(host.unix, attempt, timeout=timeout)
         return await _greeted(attempt)
-    if _literal(host.host):
+    if host.is_literal:
         addresses: tuple[str, ...] = (host.host,)
     else:
         found = resolver.host_addresses(host.host)
@@ -122,11 +107,3 @@ async def _greeted(attempt: _Attempt) -> NextHopProtocol | HopFailure:
         attempt.made.quit()
         return HopFailure(FailureKind.PROTOCOL, answer.last)
     return answer
-
-
-def _literal(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -31,9 +31,9 @@ from smtpf.smtp.wire import MAX_LINE, Disconnected, LineTooLong, TimedOut, Wire
 from smtpf.stats import general
 
 if TYPE_CHECKING:
-    from smtpf.smtp.reception import Reception
     from smtpf.smtp.engine import Engine
     from smtpf.smtp.forward import ForwardConnection
+    from smtpf.smtp.reception import Reception
 
 RESOURCES = err(
     556,
@@ -51,7 +51,9 @@ DROPPING = info(
     644, "dropping %s [%s] after %d errors", "smtp-drop-after: the client was refused too often.", fields=("client", "address", "errors")
 )
 PIPELINE_INPUT = info(540, "pipeline input=%ld:%s", "The client spoke before it was its turn; this is how it began.")
-PTR_DELEGATION = info(635, "client [%s] has CNAME/PTR delegation %s", "The reverse name of an IPv4 client is delegated by CNAME (RFC 2317).")
+PTR_DELEGATION = info(
+    635, "client [%s] has CNAME/PTR delegation %s", "The reverse name of an IPv4 client is delegated by CNAME (RFC 2317)."
+)
 PTR_DELEGATION_6 = info(636, "client [%s] has CNAME/PTR delegation %s", "The reverse name of an IPv6 client is delegated by CNAME.")
 LOCALHOST_NAME = "localhost.localhost"
 BANNER_HOLD = 0.5
@@ -380,10 +382,15 @@ class Conversation:
         head = self.wire.peek(EARLY_INPUT_SHOWN)
         if not head or head[:1] in (b"\r", b"\n"):
             return
-        session.log(PIPELINE_INPUT, self.wire.pending, commands.escaped(head))
+        self.note_injection()
+        session.slots.take(drop(replies.PIPELINING_NOT_ALLOWED, delay=True, whole_session=True, fact="early input"))
+
+    def note_injection(self) -> None:
+        """Octets wait behind a command that must be the last one in the clear."""
+        session = self.session
+        session.log(PIPELINE_INPUT, self.wire.pending, commands.escaped(self.wire.peek(EARLY_INPUT_SHOWN)))
         session.count(counters.CLIENT_PIPELINING)
         session.flags.add(ClientFlag.PIPELINING)
-        session.slots.take(drop(replies.PIPELINING_NOT_ALLOWED, delay=True, whole_session=True, fact="early input"))
 
     # Transactions.
 
@@ -482,4 +489,3 @@ def is_local(address: str) -> bool:
     """127/8, ::1, 0.0.0.0 or ::."""
     ip = ipaddress.ip_address(address)
     return any(ip in network for network in _LOCAL_NETWORKS if network.version == ip.version)
-

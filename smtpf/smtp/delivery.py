@@ -209,7 +209,7 @@ def _received(session: Session, transaction: Transaction, now: float) -> bytes:
         interface_address=session.interface_address,
         sender=transaction.sender.address,
         protocol=with_word(session.esmtp, tls is not None, session.auth),
-        cipher=str(tls) if tls is not None else "",
+        cipher=tls.text if tls is not None else "",
         tid=transaction.tid,
         ret_id=transaction.emew,
         when=now,

@@ -28,7 +28,6 @@ from smtpf.smtp.grammar import (
     parse_rcpt_argument,
 )
 from smtpf.smtp.session import ClientFlag, MailFlag, MsgFlag, RcptFlag, Recipient, Session, State, Transaction
-
 from smtpf.stats.counter import Counter
 
 if TYPE_CHECKING:
@@ -37,9 +36,14 @@ if TYPE_CHECKING:
 UNEXPECTED_MAIL = warn(281, "filter_mail_table unexpected rc=%d", "A filter gave a verdict that has no meaning at MAIL. It was ignored.")
 UNEXPECTED_RCPT = warn(291, "filter_rcpt_table unexpected rc=%d", "A filter gave a verdict that has no meaning at RCPT. It was ignored.")
 QUEUING = info(
-    294, "queuing message on %s [%s] for <%s>", "Outbound mail is handed to a host of the local route.", fields=("host", "address", "recipient")
+    294,
+    "queuing message on %s [%s] for <%s>",
+    "Outbound mail is handed to a host of the local route.",
+    fields=("host", "address", "recipient"),
 )
-LOCAL_ROUTE_REQUIRED = err(566, "localhost route required", "Mail needs the local route and the route map has none. Add route:local or route:127.0.0.1.")
+LOCAL_ROUTE_REQUIRED = err(
+    566, "localhost route required", "Mail needs the local route and the route map has none. Add route:local or route:127.0.0.1."
+)
 LOCAL_ROUTE_FORWARD = err(
     567, "localhost route requires FORWARD definition", "The local route names no host to queue mail on. Give its entry a FORWARD: list."
 )
@@ -138,7 +142,9 @@ async def _mail_on_queue(talk: Conversation, transaction: Transaction) -> Verdic
     permanent = answer.code >= 500
     talk.session.count(counters.MAIL_REJECT if permanent else counters.MAIL_TEMPFAIL)
     code = answer.code or 451
-    return Verdict(Code.REJECT if permanent else Code.TEMPFAIL, replies.QUEUE_REFUSED_SENDER, (code, code // 100, transaction.sender.address))
+    return Verdict(
+        Code.REJECT if permanent else Code.TEMPFAIL, replies.QUEUE_REFUSED_SENDER, (code, code // 100, transaction.sender.address)
+    )
 
 
 # RCPT
@@ -223,7 +229,7 @@ def _reported(delayed: Verdict) -> Verdict:
     return Verdict(code, delayed.reply, delayed.args, filter=delayed.filter, stage=delayed.stage, fact=delayed.fact)
 
 
-async def _route(talk: Conversation, transaction: Transaction, path: Path) -> Route | None | Verdict:
+async def _route(talk: Conversation, transaction: Transaction, path: Path) -> Route | Verdict | None:
     """The recipient's route; None when only the local route remains; a verdict when it may not be sent to."""
     session, routes = talk.session, talk.engine.routes
     found = await routes.for_recipient(path.address)
@@ -356,9 +362,7 @@ def _preview(session: Session, verdict: Verdict) -> Answer:
     return render(verdict.reply, verdict.args, session.sid)
 
 
-def _count(
-    session: Session, verdict: Verdict, drop: Counter | None, reject: Counter | None, tempfail: Counter | None
-) -> None:
+def _count(session: Session, verdict: Verdict, drop: Counter | None, reject: Counter | None, tempfail: Counter | None) -> None:
     counter = {Code.DROP: drop, Code.REJECT: reject, Code.TEMPFAIL: tempfail}[verdict.code]
     if counter is not None:
         session.count(counter)

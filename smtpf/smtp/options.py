@@ -5,7 +5,12 @@ from __future__ import annotations
 from smtpf.settings.option import Flag, Level, Number, Text, Words
 
 SMTP_COMMAND_TIMEOUT = Number(
-    "smtp-command-timeout", 300, "Seconds to wait for a client's command or for a next hop's reply.", choices="seconds", least=1, area="smtp"
+    "smtp-command-timeout",
+    300,
+    "Seconds to wait for a client's command or for a next hop's reply.",
+    choices="seconds",
+    least=1,
+    area="smtp",
 )
 SMTP_COMMAND_TIMEOUT_BLACK = Number(
     "smtp-command-timeout-black",
@@ -25,20 +30,36 @@ SMTP_DISCONNECT_AFTER_DOT = Flag(
     ignored=True,
 )
 SMTP_DROP_AFTER = Number(
-    "smtp-drop-after", 5, "Close the connection after so many refusals; 0 switches this off.", choices="refusals; 0 = off", least=0, area="smtp"
+    "smtp-drop-after",
+    5,
+    "Close the connection after so many refusals; 0 switches this off.",
+    choices="refusals; 0 = off",
+    least=0,
+    area="smtp",
 )
 SMTP_DROP_DOT = Flag("smtp-drop-dot", False, "Close the connection when a message is refused for good.", since="later", area="smtp")
-SMTP_DROP_UNKNOWN = Flag("smtp-drop-unknown", False, "Close the connection on an unknown command of a client that is not trusted.", area="smtp")
+SMTP_DROP_UNKNOWN = Flag(
+    "smtp-drop-unknown", False, "Close the connection on an unknown command of a client that is not trusted.", area="smtp"
+)
 SMTP_ENABLE_ESMTP = Flag("smtp-enable-esmtp", True, "Accept EHLO from everybody; when off only from clients that are known.", area="smtp")
 SMTP_HELO_SCHIZO = Level(
     "smtp-helo-schizo", 1, "A second HELO or EHLO with another name is refused (1), refused and dropped (2), or allowed (0).",
     choices="0 off|1 reject|2 drop", since="later", area="helo",
 )  # fmt: skip
-SMTP_REJECT_DELAY = Flag("smtp-reject-delay", False, "Wait before each refusal: 1 second, doubled each time within the session.", area="smtp")
-SMTP_REJECT_FILE = Text(
-    "smtp-reject-file", "", "File whose lines are added to every permanent refusal.", choices='file path; "" = none', runtime=False, area="smtp"
+SMTP_REJECT_DELAY = Flag(
+    "smtp-reject-delay", False, "Wait before each refusal: 1 second, doubled each time within the session.", area="smtp"
 )
-SMTP_SLOW_REPLY = Flag("smtp-slow-reply", False, "Send replies to unknown clients in pieces of ten octets, half a second apart.", area="smtp")
+SMTP_REJECT_FILE = Text(
+    "smtp-reject-file",
+    "",
+    "File whose lines are added to every permanent refusal.",
+    choices='file path; "" = none',
+    runtime=False,
+    area="smtp",
+)
+SMTP_SLOW_REPLY = Flag(
+    "smtp-slow-reply", False, "Send replies to unknown clients in pieces of ten octets, half a second apart.", area="smtp"
+)
 SMTP_STRICT_RELAY = Flag(
     "smtp-strict-relay", False, "A relay client may send outbound mail only with a sender domain that has a FORWARD: route.", area="route"
 )
@@ -56,7 +77,9 @@ MAIL_RETEST_CLIENT = Flag(
     "mail-retest-client", False, "Repeat the tests of the client for every message of a session.", since="later", area="client"
 )
 RFC1652_8BITMIME = Flag("rfc1652-8bitmime", True, "Offer 8BITMIME.", since="later", area="rfc")
-RFC2920_PIPELINING = Flag("rfc2920-pipelining", True, "Offer PIPELINING; when off, clients that talk early are refused.", since="later", area="rfc")
+RFC2920_PIPELINING = Flag(
+    "rfc2920-pipelining", True, "Offer PIPELINING; when off, clients that talk early are refused.", since="later", area="rfc"
+)
 RFC2821_COMMAND_LENGTH = Flag("rfc2821-command-length", False, "Refuse command lines of more than 512 octets.", area="rfc")
 RFC2821_LINE_LENGTH = Level(
     "rfc2821-line-length", "-", "Refuse messages with a line of more than 1000 octets (1), or drop the connection there (2).",
@@ -64,8 +87,8 @@ RFC2821_LINE_LENGTH = Level(
 )  # fmt: skip
 RFC2821_STRICT_DOT = Flag("rfc2821-strict-dot", True, "Only CRLF, dot, CRLF ends a message.", area="rfc")
 RFC2821_PAD_REPLY_OCTET = Text(
-    "rfc2821-pad-reply-octet", "", "Pad replies before HELO to 512 octets with this character.", choices='one printable character; "" = off',
-    area="rfc",
+    "rfc2821-pad-reply-octet", "", "Pad replies before HELO to 512 octets with this character.",
+    choices='one printable character; "" = off', area="rfc",
 )  # fmt: skip
 SMTP_AUTH_ENABLE = Flag("smtp-auth-enable", False, "Offer AUTH, answered by the hosts of the route map.", area="smtp-auth")
 SMTP_AUTH_TLS = Flag("smtp-auth-tls", True, "Offer AUTH only inside TLS.", since="later", area="smtp-auth")
@@ -78,6 +101,6 @@ TEST_ON_COMMAND = Text(
     choices="temp-fail|reject|drop, a comma, an SMTP command", runtime=False, area="test",
 )  # fmt: skip
 TEST_PAUSE_AFTER_DOT = Number(
-    "test-pause-after-dot", 0, "For tests of other programs: seconds to wait before the reply to the final dot.", choices="seconds; 0 = off",
-    least=0, area="test",
+    "test-pause-after-dot", 0, "For tests of other programs: seconds to wait before the reply to the final dot.",
+    choices="seconds; 0 = off", least=0, area="test",
 )  # fmt: skip

@@ -45,10 +45,12 @@ RECIPIENT_ACCEPTED = Reply(297, "250 2.1.5 recipient <%s> accepted", meaning="Th
 TRANSACTION_FAILED = Reply(306, "554 5.7.0 transaction failed", meaning="The next hop refused the message for good.")
 TRANSACTION_ABORTED = Reply(307, "451 4.4.0 transaction aborted", meaning="The next hop could not take the message now, or was lost.")
 LINE_TOO_LONG = Reply(
-    321, "554 5.5.2 content line too long (%ld); RFC 2821 section 4.5.3.1", meaning="rfc2821-line-length: a line of the message is too long."
+    321,
+    "554 5.5.2 content line too long (%ld); RFC 2821 section 4.5.3.1",
+    meaning="rfc2821-line-length: a line of the message is too long.",
 )
 BARE_LINE_END = Reply(
-    1140,
+    1145,
     "550 5.5.2 message contains a bare %s",
     meaning="A CR or LF stands alone in the message. Lone line ends serve to smuggle a second message, so they are not passed on.",
 )
@@ -56,9 +58,12 @@ COMMAND_TOO_LONG = Reply(
     640, "500 5.5.2 RFC 2821 max. command line length exceeded (%ld)", meaning="A command line is longer than the protocol allows."
 )
 NON_PRINTABLE = Reply(
-    641, "500 5.5.2 %s [%s] sent non-printable characters in SMTP command", meaning="A command line holds control characters or 8-bit octets."
+    641,
+    "500 5.5.2 %s [%s] sent non-printable characters in SMTP command",
+    meaning="A command line holds control characters or 8-bit octets.",
 )
 PIPELINING_NOT_ALLOWED = Reply(643, "550 5.3.3 pipelining not allowed", meaning="The client spoke before it was its turn.")
+TLS_ARGUMENT = Reply(1146, "501 5.5.4 STARTTLS takes no argument", meaning="STARTTLS came with an argument.")
 BANNER_SHORT = Reply(632, "220 %s %sSMTP", meaning="The banner for clients that are known.")
 BANNER = Reply(633, "220%c%s %s %sSMTP", meaning="The banner for everybody else.")
 BLOCKED = Reply(945, "550 5.7.0 this message was blocked", meaning="A TRAP entry of the access map kept the message.")

@@ -279,6 +279,8 @@ class Session:
         """Connect: said PROTOCOL; inherited by the session's messages."""
         self.command_pause: int | None = None
         """Milliseconds to wait before each command (CommandPause:), None without an entry."""
+        self.tls_connect = ""
+        """What Tls-Connect: says: SKIP, REQUIRE, VERIFY or VERIFY:CN=..., empty without an entry."""
         self.size_limit = 0
         """Largest message this client may send as far as is known before RCPT, for EHLO; 0 = no limit known."""
         self.rest: Callable[[float], Awaitable[bool]] = _no_rest
@@ -346,7 +348,8 @@ class Session:
 
 
 PRIVATE = tuple(
-    ipaddress.ip_network(network) for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fe80::/10", "fc00::/7")
+    ipaddress.ip_network(network)
+    for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fe80::/10", "fc00::/7")
 )
 
 

@@ -10,7 +10,9 @@ from smtpf.journal.message import info
 from smtpf.reply import Answer
 from smtpf.smtp.session import ClientFlag, MailFlag, MsgFlag, RcptFlag, Recipient, Session, Transaction, flag_text
 
-START = info(637, 'start %s [%s] f="%s" th=%u cn=%u cs=%lu', "A client has connected.", fields=("client", "address", "flags", "th", "cn", "cs"))
+START = info(
+    637, 'start %s [%s] f="%s" th=%u cn=%u cs=%lu', "A client has connected.", fields=("client", "address", "flags", "th", "cn", "cs")
+)
 SENDER = info(
     717, 'sender <%s> f="%s" spf-mail=%s spf-helo=%s x="%s"', "MAIL FROM was answered with x=.", always=True,
     fields=("sender", "flags", "spf_mail", "spf_helo", "reply"),

@@ -15,6 +15,7 @@ from typing import Any
 
 import attrs
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL, crypto
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator
@@ -297,13 +298,10 @@ def _server_context(settings: Settings) -> SSL.Context:
     _common(context)
     context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_SINGLE_DH_USE | SSL.OP_SINGLE_ECDH_USE)
     context.set_session_id(b"smtpf")
-    phrase = settings[TLS_SERVER_KEY_PASS].encode()
-    # Without a callback OpenSSL would ask for a pass phrase at the terminal.
-    context.set_passwd_cb(lambda length, verify, data: phrase[:length])
     with _blame(TLS_SERVER_CERT, settings):
         context.use_certificate_chain_file(settings[TLS_SERVER_CERT])
     with _blame(TLS_SERVER_KEY, settings):
-        context.use_privatekey_file(settings[TLS_SERVER_KEY])
+        context.use_privatekey(_key(Path(settings[TLS_SERVER_KEY]), settings[TLS_SERVER_KEY_PASS]))
         context.check_privatekey()
     if settings[TLS_SERVER_DH]:
         with _blame(TLS_SERVER_DH, settings):
@@ -316,6 +314,18 @@ def _server_context(settings: Settings) -> SSL.Context:
                 context.load_client_ca(chain.encode())
         context.set_verify(SSL.VERIFY_PEER, _note)
     return context
+
+
+def _key(path: Path, phrase: str) -> Any:
+    """The private key; the pass phrase of a key that has none is not needed."""
+    octets = path.read_bytes()
+    try:
+        key = load_pem_private_key(octets, phrase.encode() or None)
+    except TypeError as error:
+        if not phrase:
+            raise ValueError("the key needs tls-server-key-pass") from error
+        key = load_pem_private_key(octets, None)
+    return key
 
 
 def _client_context() -> SSL.Context:

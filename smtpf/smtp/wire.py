@@ -13,9 +13,10 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IHandshakeListener
 from twisted.mail import smtp
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 MAX_LINE = 1000
 """Octets of a command line, line end included."""
@@ -46,14 +47,15 @@ class Talker(Protocol):
     def disconnected(self) -> None: ...
 
 
-class Wire(smtp.ESMTP):  # type: ignore[misc]
+@implementer(IHandshakeListener)
+class Wire(smtp.ESMTP):
     """One client connection."""
 
     noisy = False
     transport: Any
 
     def __init__(self, clock: Any, talker: Callable[[Wire], Talker]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._clock = clock
         self._make_talker = talker
         self._talker: Talker | None = None
@@ -96,7 +98,7 @@ class Wire(smtp.ESMTP):  # type: ignore[misc]
         elif self._resting is not None:
             self._end_rest(True)
 
-    def connectionLost(self, reason: Failure) -> None:
+    def connectionLost(self, reason: Failure = ConnectionDone()) -> None:  # type: ignore[assignment]  # noqa: B008
         if self.gone is None:
             self.gone = _disconnection(reason)
         self._stop_alarm()

@@ -38,7 +38,9 @@ def allowed(talk: Conversation) -> bool:
     if not settings[opt.SMTP_XCLIENT_ENABLE]:
         return False
     peer = ipaddress.ip_address(talk.transport_address)
-    return peer.is_loopback or any(peer in network for network in _networks(settings[opt.SMTP_XCLIENT_FROM]) if network.version == peer.version)
+    return peer.is_loopback or any(
+        peer in network for network in _networks(settings[opt.SMTP_XCLIENT_FROM]) if network.version == peer.version
+    )
 
 
 async def xclient(talk: Conversation, argument: str, line: str) -> Verdict | Answer | None:
