@@ -343,7 +343,7 @@ class Link(amp.AMP):
             items = self.outbox.take()
             self._unanswered += 1
             self._run(self._send(items))
-        if self.needs_sync and self.ready and not self._gone and not len(self.outbox) and not self._unanswered:
+        if self.needs_sync and self.ready and not self._gone and not len(self.outbox) and not self._unanswered and not self._retry:
             self.ask_for_resync()
 
     async def _send(self, items: list[Item]) -> None:
@@ -380,6 +380,7 @@ class Link(amp.AMP):
         self._retries += 1
         if self._retries > BUSY_TRIES or not self.outbox.give_back(items):
             self._retries = 0
+            self.outbox.dropped += len(items)
             self.outbox.clear()
             self._overflow()
         if self._retry is None:
