@@ -455,6 +455,9 @@ class Forwarder:
         assert transaction.spool is not None
         head = transaction.headers.encode() + b"\r\n"
         spool = transaction.spool
+        written = spool.finish()
+        if written is not None:
+            await written
         carrying = [connection for connection in connections if connection.recipients]
         if len(carrying) == 1:
             outcomes = [await carrying[0].transfer(head, spool)]

@@ -70,11 +70,11 @@ TLS_SERVER_DH = Text(
 )  # fmt: skip
 
 RENEWED = info(
-    1161, "tls-server-cert=%s reloaded", "The files of certificate and key had changed, and new connections use what is in them now.",
+    1170, "tls-server-cert=%s reloaded", "The files of certificate and key had changed, and new connections use what is in them now.",
     fields=("file",), since="later",
 )  # fmt: skip
 RENEWAL_FAILED = err(
-    1162, "tls-server-cert=%s error: %s", "The files of certificate and key had changed and cannot be used. The old ones stay in use.",
+    1171, "tls-server-cert=%s error: %s", "The files of certificate and key had changed and cannot be used. The old ones stay in use.",
     fields=("file", "error"), since="later",
 )  # fmt: skip
 
@@ -122,11 +122,10 @@ class TlsFacts:
         return name in self.names
 
 
-@attrs.define
-class _Presented:
-    """Kept with a connection during the handshake: did the peer's certificate chain hold?"""
+class _ServerConnection(SSL.Connection):
+    """Remembers whether the client's certificate chain held."""
 
-    failed: bool = False
+    certificate_failed = False
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -137,9 +136,7 @@ class ServerContext:
         self._context = context
 
     def serverConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
-        connection = SSL.Connection(self._context, None)
-        connection.set_app_data(_Presented())
-        return connection
+        return _ServerConnection(self._context, None)
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -284,8 +281,7 @@ def facts(transport: Any) -> TlsFacts:
     version, cipher, bits = connection.get_protocol_version_name(), connection.get_cipher_name() or "", connection.get_cipher_bits() or 0
     if certificate is None:
         return TlsFacts(version, cipher, bits, "NONE")
-    presented = connection.get_app_data()
-    valid = "FAIL" if not isinstance(presented, _Presented) or presented.failed else "PASS"
+    valid = "FAIL" if getattr(connection, "certificate_failed", True) else "PASS"
     try:
         plain = certificate.to_cryptography()
         return TlsFacts(version, cipher, bits, valid, _dn(plain.issuer), _dn(plain.subject), _names(plain))
@@ -344,10 +340,8 @@ def _common(context: SSL.Context) -> None:
 
 def _note(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, good: int) -> bool:
     """Remember that a certificate failed, and go on: what follows from it is decided at RCPT."""
-    if not good:
-        presented = connection.get_app_data()
-        if isinstance(presented, _Presented):
-            presented.failed = True
+    if not good and isinstance(connection, _ServerConnection):
+        connection.certificate_failed = True
     return True
 
 
