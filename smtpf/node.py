@@ -33,7 +33,6 @@ from smtpf.filters.building import Materials, filters_of
 from smtpf.filters.extension import ISmtpfFilter
 from smtpf.filters.save import SaveDirMissing
 from smtpf.journal.journal import Journal
-from smtpf.journal.message import err
 from smtpf.journal.observer import FailureObserver
 from smtpf.journal.targets import LOG_FORMAT, choose_target, open_target
 from smtpf.journal.verbose import VERBOSE, Verbose
@@ -42,7 +41,7 @@ from smtpf.maps.opening import Workshop, open_access_map, open_route_map
 from smtpf.maps.routes import ROUTE_MAP
 from smtpf.maps.source import MapError
 from smtpf.pipeline import Filter, Pipeline, settled
-from smtpf.process.ending import FAILED, leave
+from smtpf.process.ending import FAILED, INIT_ERROR, leave
 from smtpf.process.lifecycle import Lifecycle
 from smtpf.process.sessions import SessionsInProgress
 from smtpf.settings.catalogue import instances
@@ -69,10 +68,6 @@ from smtpf.stats.tables import Statistics
 if TYPE_CHECKING:
     from smtpf.settings.language import Problem
 
-INIT_ERROR = err(
-    537, "init error %s(%lu) %s: %s (%d)", "A part of the node could not be set up; the text says which. The node does not start.",
-    fields=("module", "line", "part", "error", "errno"),
-)  # fmt: skip
 THREADS = 8
 """Threads for files, maps and other work that would hold the reactor."""
 
@@ -95,8 +90,8 @@ class _UnixClock:
     def seconds(self) -> float:
         return time.time()
 
-    def callLater(self, delay: float, call: Any, *args: Any, **named: Any) -> Any:
-        return self._reactor.callLater(delay, call, *args, **named)
+    def callLater(self, delay: float, callable: Any, *args: object, **kwargs: object) -> Any:
+        return self._reactor.callLater(delay, callable, *args, **kwargs)
 
     def getDelayedCalls(self) -> Any:
         return self._reactor.getDelayedCalls()

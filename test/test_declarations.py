@@ -89,7 +89,7 @@ def test_each_reply_number_has_one_text() -> None:
 
 def test_each_reply_starts_with_a_code_or_passes_one_on() -> None:
     for module, constant, reply in declared(Reply):
-        assert re.match(r"[2-5][0-9]{2}[ -]|%[sd]", reply.text), f"{module}.{constant}"
+        assert re.match(r"[2-5][0-9]{2}(?:[ -]|%c)|%[sd]", reply.text), f"{module}.{constant}"
 
 
 def test_each_counter_is_declared_once_and_explained() -> None:

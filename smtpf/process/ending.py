@@ -10,6 +10,14 @@ import os
 import sys
 from typing import Protocol
 
+from smtpf.journal.message import err
+
+INIT_ERROR = err(
+    537,
+    "init error %s(%lu) %s: %s (%d)",
+    "Part of the start failed at the named place of the program; the text names the file or option concerned. The node does not start.",
+    fields=("module", "line", "what", "error", "errno"),
+)
 DONE = 2
 """An action such as ``+help`` has printed what it had to print."""
 FAILED = 1

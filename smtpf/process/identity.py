@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from smtpf.journal.message import err
-from smtpf.process.ending import CannotStart
+from smtpf.process.ending import INIT_ERROR, CannotStart
 from smtpf.settings.process_options import RUN_GROUP, RUN_JAILED, RUN_USER, RUN_WORK_DIR
 
 if TYPE_CHECKING:
@@ -55,14 +55,6 @@ CHMOD_FAILED = err(
     "The access rights of a file that the node must write could not be set.",
     fields=("path", "mode", "error", "errno"),
 )
-
-NO_CHANGE = err(
-    537,
-    "init error %s(%lu) %s: %s (%d)",
-    "Part of the start failed at the named place of the program; the text names the file or option concerned. The node does not start.",
-    fields=("module", "line", "what", "error", "errno"),
-)
-
 
 @attrs.frozen
 class Identity:
@@ -117,7 +109,7 @@ def become(settings: Settings, identity: Identity, journal: Journal) -> None:
         if identity.uid is not None:
             _drop_rights(identity)
     except OSError as error:
-        journal.write(NO_CHANGE, __name__, sys._getframe().f_lineno, folder, error.strerror, error.errno or errno.EPERM)
+        journal.write(INIT_ERROR, __name__, sys._getframe().f_lineno, folder, error.strerror, error.errno or errno.EPERM)
         raise CannotStart from error
 
 

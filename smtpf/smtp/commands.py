@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import attrs
 
 from smtpf.journal.message import err
-from smtpf.pipeline import Code, Stage, Verdict
+from smtpf.pipeline import Code, Verdict
 from smtpf.reply import Answer, Reply
 from smtpf.smtp import auth, counters, delivery, envelope, greeting, replies, starttls, xclient
 from smtpf.smtp import options as opt
+from smtpf.smtp.idle import idle
 from smtpf.smtp.session import ClientFlag, Session, State
 from smtpf.stats.counter import Counter, Group
 
@@ -100,13 +101,6 @@ def note_traffic(session: Session, verb: str, pause: int) -> None:
 async def missing_argument(talk: Conversation, line: str) -> Verdict:
     refused = await idle(talk)
     return refused or Verdict(Code.CONTINUE, replies.MISSING_ARGUMENT, (line,))
-
-
-async def idle(talk: Conversation) -> Verdict | None:
-    """The idle stage: a refusal with a reply, or None."""
-    verdict = await talk.engine.pipeline.run(Stage.IDLE, talk.session)
-    talk.session.slots.immediate = None
-    return verdict if verdict.negative and verdict.reply is not None else None
 
 
 def _forced(session: Session, verb: str) -> Verdict | None:

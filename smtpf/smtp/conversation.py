@@ -8,7 +8,6 @@ Source: spec chapter session, 1 and 2.
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 from typing import TYPE_CHECKING
 
@@ -24,10 +23,11 @@ from smtpf.reply import Answer, Reply, render
 from smtpf.settings.process_options import SMTP_LINGER
 from smtpf.smtp import commands, counters, delivery, outgoing, replies, summary
 from smtpf.smtp import options as opt
+from smtpf.smtp.addresses import is_local, plain_address
 from smtpf.smtp.identifiers import TransactionIds
 from smtpf.smtp.session import ClientFlag, Session, State, Transaction
 from smtpf.smtp.slots import ReplySlots
-from smtpf.smtp.wire import MAX_LINE, Disconnected, LineTooLong, TimedOut, Wire
+from smtpf.smtp.wire import MAX_LINE, Disconnected, LineTooLong, NotWritten, TimedOut, Wire
 from smtpf.stats import general
 
 if TYPE_CHECKING:
@@ -60,7 +60,6 @@ BANNER_HOLD = 0.5
 """Seconds an unknown client must keep silent before its banner."""
 EARLY_INPUT_SHOWN = 100
 """Octets of early input in the log."""
-_LOCAL_NETWORKS = tuple(ipaddress.ip_network(network) for network in ("127.0.0.0/8", "0.0.0.0/32", "::1/128", "::/128"))
 
 
 class Conversation:
@@ -437,6 +436,10 @@ class Conversation:
     def _lost(self, gone: Disconnected) -> None:
         session = self.session
         session.flags.add(ClientFlag.IO_ERROR)
+        if isinstance(gone, NotWritten):
+            session.count(counters.SERVER_IO_ERROR)
+            session.log(SERVER_IO, str(gone), gone.errno)
+            return
         if gone.errno != errno.ETIMEDOUT:
             session.count(counters.CLIENT_IO_ERROR)
         if not isinstance(gone, delivery.LostInData):
@@ -473,19 +476,3 @@ class Conversation:
 def _refusal(reply: Reply, *args: object) -> Verdict:
     """A protocol error that ends the session."""
     return Verdict(Code.REJECT, reply, args)
-
-
-def plain_address(text: str) -> str:
-    """An address as it is logged and looked up: IPv4-mapped as IPv4, IPv6 as RFC 5952 has it, without a zone."""
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return "127.0.0.1"
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return str(mapped or address)
-
-
-def is_local(address: str) -> bool:
-    """127/8, ::1, 0.0.0.0 or ::."""
-    ip = ipaddress.ip_address(address)
-    return any(ip in network for network in _LOCAL_NETWORKS if network.version == ip.version)

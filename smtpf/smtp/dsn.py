@@ -41,7 +41,7 @@ SMTP_DSN_REPLY_TO = Text(
     area="smtp",
 )
 LOST = err(
-    1163,
+    1172,
     "DSN to <%s> not sent: %s",
     "Some recipients were refused at the end of a message that others got, and the sender could not be told.",
     fields=("sender", "error"),

@@ -12,7 +12,7 @@ from smtpf.maps.routes import Route
 from smtpf.maps.source import LookupFailed
 from smtpf.pipeline import Code, Stage, Verdict
 from smtpf.reply import Answer, render
-from smtpf.smtp import commands, counters, replies, summary
+from smtpf.smtp import counters, replies, summary
 from smtpf.smtp import options as opt
 from smtpf.smtp.forward import ForwardConnection
 from smtpf.smtp.grammar import (
@@ -27,6 +27,7 @@ from smtpf.smtp.grammar import (
     parse_path,
     parse_rcpt_argument,
 )
+from smtpf.smtp.idle import idle
 from smtpf.smtp.session import ClientFlag, MailFlag, MsgFlag, RcptFlag, Recipient, Session, State, Transaction
 from smtpf.stats.counter import Counter
 
@@ -67,7 +68,7 @@ async def mail(talk: Conversation, argument: str, line: str) -> Verdict | Answer
     """MAIL FROM: begins a transaction."""
     session = talk.session
     await talk.end_transaction()
-    refused = await commands.idle(talk)
+    refused = await idle(talk)
     if refused is not None:
         return refused
     session.mail_count += 1

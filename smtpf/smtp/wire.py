@@ -32,6 +32,10 @@ class Disconnected(Exception):
         self.errno = errno
 
 
+class NotWritten(Disconnected):
+    """A reply could not be written because the client has gone."""
+
+
 class TimedOut(Exception):
     """The client was silent for too long."""
 
@@ -200,7 +204,7 @@ class Wire(smtp.ESMTP):
     async def send(self, data: bytes, timeout: float) -> None:
         """Write, and wait while the client does not read. Raises TimedOut, Disconnected."""
         if self.gone is not None:
-            raise self.gone
+            raise NotWritten(str(self.gone), self.gone.errno)
         self.transport.write(data)
         if self._write_full:
             self._draining = Deferred()
@@ -208,7 +212,7 @@ class Wire(smtp.ESMTP):
             await self._draining
             self._deadline = 0.0
             if self.gone is not None:
-                raise self.gone
+                raise NotWritten(str(self.gone), self.gone.errno)
             if self._write_full:
                 raise TimedOut
 

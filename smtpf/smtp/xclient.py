@@ -15,6 +15,7 @@ from smtpf.pipeline import Code, Verdict
 from smtpf.reply import Answer, Reply
 from smtpf.smtp import options as opt
 from smtpf.smtp import replies, summary
+from smtpf.smtp.addresses import plain_address
 from smtpf.smtp.session import ClientFlag, State
 
 if TYPE_CHECKING:
@@ -70,8 +71,6 @@ async def xclient(talk: Conversation, argument: str, line: str) -> Verdict | Ans
 
 async def _take_over(talk: Conversation, attributes: dict[str, str]) -> None:
     """Forget what is known of the client and settle the claimed one."""
-    from smtpf.smtp.conversation import plain_address
-
     session = talk.session
     await talk.end_transaction()
     session.state = State.CONN
