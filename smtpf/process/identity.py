@@ -56,6 +56,7 @@ CHMOD_FAILED = err(
     fields=("path", "mode", "error", "errno"),
 )
 
+
 @attrs.frozen
 class Identity:
     """Whom to become. ``uid`` None: stay who we are (not started as root)."""
