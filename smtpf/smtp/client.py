@@ -180,6 +180,7 @@ class NextHopProtocol(ESMTPClient):
         self._queue: deque[tuple[bytes, float, Deferred[HopAnswer]]] = deque()
         self._handshake: Deferred[HopFailure | None] | None = None
         self._flow: _Flow | None = None
+        self._direct: Callable[[bytes], int | Exception] | None = None
         self._timer: Any = None
         self._deadline = _NEVER
 
@@ -190,6 +191,7 @@ class NextHopProtocol(ESMTPClient):
         no_delay = getattr(transport, "setTcpNoDelay", None)
         if no_delay is not None:
             no_delay(True)
+        self._direct = getattr(transport, "writeSomeData", None)
         peer = transport.getPeer()
         self.address = getattr(peer, "host", "") or _path(getattr(peer, "name", ""))
         self._waiting = self.greeting
@@ -388,7 +390,22 @@ class NextHopProtocol(ESMTPClient):
     def _send(self, line: bytes, timeout: float, deferred: Deferred[HopAnswer]) -> None:
         self._waiting = deferred
         self._expect(timeout)
-        self.transport.write(line + b"\r\n")
+        self._write(line + b"\r\n")
+
+    def _write(self, data: bytes) -> None:
+        """Straight to the socket, which saves a turn of the reactor and two system calls for each command.
+
+        That keeps the order only as long as nothing is in the transport's buffer: once anything has gone there, all does.
+        """
+        direct = self._direct
+        if direct is not None:
+            sent = direct(data)
+            if isinstance(sent, int):
+                if sent == len(data):
+                    return
+                data = data[sent:]
+            self._direct = None
+        self.transport.write(data)
 
     async def ehlo(self, name: bytes, timeout: float) -> HopAnswer:
         """Greet with EHLO, or with HELO when EHLO is refused; ``extensions`` are those of the last EHLO."""
@@ -421,6 +438,7 @@ class NextHopProtocol(ESMTPClient):
         self.extensions = {}
         handshake = self._handshake = Deferred()
         self._expect(timeout)
+        self._direct = None
         self.transport.startTLS(context)
         failure = await handshake
         if failure is not None:
@@ -483,7 +501,7 @@ class NextHopProtocol(ESMTPClient):
             pending.append(writer.write(piece))
             size += len(piece)
             if size >= WRITE_SIZE:
-                self.transport.write(b"".join(pending))
+                self._write(b"".join(pending))
                 pending.clear()
                 size = 0
                 if flow.drained is not None:
@@ -497,7 +515,7 @@ class NextHopProtocol(ESMTPClient):
         answered: Deferred[HopAnswer] = Deferred()
         self._waiting = answered
         self._expect(dot_timeout)
-        self.transport.write(b"".join(pending))
+        self._write(b"".join(pending))
         answer = await answered
         self.in_data = False
         if self.broken is None:
