@@ -11,29 +11,17 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from smtpf.journal.message import err
 from smtpf.pipeline import Code, Verdict
 from smtpf.reply import Answer, Reply
 from smtpf.smtp import auth, counters, delivery, envelope, greeting, replies, starttls, xclient
 from smtpf.smtp import options as opt
 from smtpf.smtp.idle import idle
 from smtpf.smtp.session import ClientFlag, Session, State
-from smtpf.stats.counter import Counter, Group
 
 if TYPE_CHECKING:
     from smtpf.smtp.conversation import Conversation
 
-SENT_TRAFFIC = err(
-    630,
-    "%s [%s] sent traffic before %s reply, pause=%ld",
-    "GreetPause: or CommandPause: of the access map asked the client to wait, and it did not. Spam software often does not.",
-    fields=("client", "address", "command", "pause"),
-)
-GREET_PAUSE = Counter("smtp-greet-pause", Group.CONNECT, "The client spoke during its GreetPause:.")
-COMMAND_PAUSE = Counter("smtp-command-pause", Group.CONNECT, "The client spoke during its CommandPause:.")
-
 _LINE = re.compile(rb"([\t\x20-\x7e]*)\r?\n")
-_CONTROL = re.compile(r"[^\x20-\x7e]")
 
 Run = Callable[["Conversation", str, str], Awaitable[Verdict | Answer | None]]
 
@@ -85,17 +73,6 @@ def split(text: str) -> tuple[str, str]:
     if not parts or text[:1] in " \t":
         return ("", text.strip())
     return parts[0], parts[1].rstrip() if len(parts) > 1 else ""
-
-
-def escaped(octets: bytes) -> str:
-    """Octets for the log: control characters as ``\\xNN``."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", octets.decode("latin-1"))
-
-
-def note_traffic(session: Session, verb: str, pause: int) -> None:
-    """The client spoke during its pause (milliseconds) before ``verb``; ``welcome`` stands for the banner."""
-    session.log(SENT_TRAFFIC, session.name, session.address, verb, pause)
-    session.count(GREET_PAUSE if verb == "welcome" else COMMAND_PAUSE)
 
 
 async def missing_argument(talk: Conversation, line: str) -> Verdict:

@@ -18,10 +18,10 @@ from smtpf.dns.reverse import identify
 from smtpf.journal.message import err, info
 from smtpf.maps.routes import Route
 from smtpf.message.spool import SAVE_DATA
-from smtpf.pipeline import CONTINUE, Code, Stage, Verdict, drop
+from smtpf.pipeline import CONTINUE, Code, Stage, Verdict
 from smtpf.reply import Answer, Reply, render
 from smtpf.settings.process_options import SMTP_LINGER
-from smtpf.smtp import commands, counters, delivery, outgoing, replies, summary
+from smtpf.smtp import commands, counters, delivery, early_talk, outgoing, replies, summary
 from smtpf.smtp import options as opt
 from smtpf.smtp.addresses import is_local, plain_address
 from smtpf.smtp.identifiers import TransactionIds
@@ -50,7 +50,6 @@ SERVER_IO = err(
 DROPPING = info(
     644, "dropping %s [%s] after %d errors", "smtp-drop-after: the client was refused too often.", fields=("client", "address", "errors")
 )
-PIPELINE_INPUT = info(540, "pipeline input=%ld:%s", "The client spoke before it was its turn; this is how it began.")
 PTR_DELEGATION = info(
     635, "client [%s] has CNAME/PTR delegation %s", "The reverse name of an IPv4 client is delegated by CNAME (RFC 2317)."
 )
@@ -58,8 +57,6 @@ PTR_DELEGATION_6 = info(636, "client [%s] has CNAME/PTR delegation %s", "The rev
 LOCALHOST_NAME = "localhost.localhost"
 BANNER_HOLD = 0.5
 """Seconds an unknown client must keep silent before its banner."""
-EARLY_INPUT_SHOWN = 100
-"""Octets of early input in the log."""
 
 
 class Conversation:
@@ -114,7 +111,8 @@ class Conversation:
         session.interface_address = local_address
         session.interface_name = self._interface_name
         session.rest = self._rest
-        session.early_input = lambda: self.wire.peek(EARLY_INPUT_SHOWN)
+        session.wait = self.wire.rest
+        session.early_input = lambda: (self.wire.pending, self.wire.peek(early_talk.SHOWN))
         self.tids = TransactionIds(session.sid, engine.rng.randrange(62 * 62))
         engine.conversations[session.sid] = self
         try:
@@ -219,7 +217,8 @@ class Conversation:
                 return False
             session.state = State.SINK
             return True
-        if not self._may_talk_early() and self.wire.gone is None and not await self._keep_silent():
+        hold = session.greet_pause is None and not self._may_talk_early() and self.wire.gone is None
+        if hold and not await self._keep_silent():
             return False
         await self.write(self._banner())
         return True
@@ -283,7 +282,7 @@ class Conversation:
             verb = verb.upper()
         if verb != "DATA" and await self._refused_now():
             return False
-        if session.command_pause and not await self._pause_before(verb):
+        if session.command_pause and not session.known and not await self._pause_before(verb):
             return False
         self.last_input = self.engine.reactor.seconds()
         outcome = await commands.run(self, verb, argument, text)
@@ -315,10 +314,12 @@ class Conversation:
         """CommandPause: False when the client spoke meanwhile and was refused at once."""
         session = self.session
         pause = session.command_pause or 0
-        if not await self.wire.rest(pause / 1000, until_input=True) or self.wire.gone is not None:
+        noticed = ClientFlag.PIPELINING in session.flags
+        if not await self.wire.rest(pause / 1000, until_input=not noticed) or noticed:
             return True
-        commands.note_traffic(session, verb, pause)
-        self._note_early_talk()
+        verdict = early_talk.refusal_in_pause(session, verb, pause)
+        if verdict is not None:
+            session.slots.take(verdict)
         return not await self._refused_now()
 
     # Replies.
@@ -347,7 +348,7 @@ class Conversation:
         if self.wire.pending and session.state not in (State.DATA, State.QUIT) and not self._may_talk_early():
             self._note_early_talk()
         timeout = self.command_timeout()
-        if session.settings[opt.SMTP_SLOW_REPLY] and not self._is_known():
+        if session.settings[opt.SMTP_SLOW_REPLY] and not session.known:
             await outgoing.send_slowly(self.wire, answer.encode(), timeout)
         else:
             await self.wire.send(answer.encode(), timeout)
@@ -361,13 +362,9 @@ class Conversation:
 
     # Early talkers.
 
-    def _is_known(self) -> bool:
-        session = self.session
-        return session.usual_suspect or session.grey or ClientFlag.PASSED_GREY_LIST in session.flags
-
     def _may_talk_early(self) -> bool:
         session = self.session
-        if self._is_known() or ClientFlag.PIPELINING in session.flags:
+        if session.known or ClientFlag.PIPELINING in session.flags:
             return True
         if not session.esmtp or session.state is State.CONN:
             return False
@@ -377,19 +374,12 @@ class Conversation:
 
     def _note_early_talk(self) -> None:
         """Steps 3 and 4 of 2.5, when there really is input that is more than an empty line."""
-        session = self.session
-        head = self.wire.peek(EARLY_INPUT_SHOWN)
-        if not head or head[:1] in (b"\r", b"\n"):
-            return
-        self.note_injection()
-        session.slots.take(drop(replies.PIPELINING_NOT_ALLOWED, delay=True, whole_session=True, fact="early input"))
+        if self.wire.peek(1) not in (b"", b"\r", b"\n"):
+            self.session.slots.take(early_talk.refusal(self.session))
 
     def note_injection(self) -> None:
         """Octets wait behind a command that must be the last one in the clear."""
-        session = self.session
-        session.log(PIPELINE_INPUT, self.wire.pending, commands.escaped(self.wire.peek(EARLY_INPUT_SHOWN)))
-        session.count(counters.CLIENT_PIPELINING)
-        session.flags.add(ClientFlag.PIPELINING)
+        early_talk.note(self.session)
 
     # Transactions.
 

@@ -83,7 +83,7 @@ async def _extensions(talk: Conversation) -> list[str]:
     if settings[opt.SMTP_AUTH_ENABLE] and (not settings[opt.SMTP_AUTH_TLS] or session.tls is not None):
         offered.append("AUTH PLAIN LOGIN")
     offered.append("ENHANCEDSTATUSCODES")
-    pause = session.command_pause
+    pause = None if session.known else session.command_pause
     if settings[opt.RFC2920_PIPELINING] if pause is None else pause == 0:
         offered.append("PIPELINING")
     if settings[opt.RFC1652_8BITMIME]:

@@ -271,6 +271,8 @@ class Session:
         self.spf_helo: SpfResult | None = None
         self.p0f = ""
         """``p0f="..."`` for the end line, or empty."""
+        self.p0f_os = ""
+        """Name of the client's operating system as p0f knows it, or empty."""
         self.save_directory = ""
         self.trap_directory = ""
         self.ok_av = False
@@ -278,15 +280,19 @@ class Session:
         self.protocol = False
         """Connect: said PROTOCOL; inherited by the session's messages."""
         self.command_pause: int | None = None
-        """Milliseconds to wait before each command (CommandPause:), None without an entry."""
+        """Milliseconds to wait before each command (CommandPause:), None without an entry. Known clients are not kept waiting."""
+        self.greet_pause: int | None = None
+        """Milliseconds to wait before the banner (GreetPause:), None without an entry."""
         self.tls_connect = ""
         """What Tls-Connect: says: SKIP, REQUIRE, VERIFY or VERIFY:CN=..., empty without an entry."""
         self.size_limit = 0
         """Largest message this client may send as far as is known before RCPT, for EHLO; 0 = no limit known."""
         self.rest: Callable[[float], Awaitable[bool]] = _no_rest
         """``await session.rest(seconds)``: wait; True at once when the client sends something or goes."""
-        self.early_input: Callable[[], bytes] = bytes
-        """What the client has sent ahead of its turn (the first 100 octets)."""
+        self.wait: Callable[[float], Awaitable[bool]] = _no_rest
+        """``await session.wait(seconds)``: wait, whatever the client sends; True at once when it goes."""
+        self.early_input: Callable[[], tuple[int, bytes]] = lambda: (0, b"")
+        """What the client has sent ahead of its turn: how many octets, and the first 100 of them."""
         self.decisions: Decisions = Decisions()
         self._own: dict[type[Any], Any] = {}
 
@@ -340,6 +346,11 @@ class Session:
     def usual_suspect(self) -> bool:
         """localhost, relay or white."""
         return self.trusted or ClientFlag.WHITE in self.flags
+
+    @property
+    def known(self) -> bool:
+        """A usual suspect, grey, or passed by grey-listing before: not kept waiting, and free to talk early."""
+        return self.usual_suspect or ClientFlag.GREY in self.flags or ClientFlag.PASSED_GREY_LIST in self.flags
 
     @property
     def private(self) -> bool:
