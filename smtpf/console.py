@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
+from smtpf.filters.extension import extension_modules
 from smtpf.journal.message import Message
 from smtpf.reply import Reply
 from smtpf.settings.catalogue import declared, emitters, instances
@@ -55,7 +56,7 @@ def check(words: Sequence[str]) -> int:
 
     if len(words) > 1:
         return _usage("smtpf check [FILE]")
-    loaded = load([f"file={words[0]}"] if words else [], instances(Option))
+    loaded = load([f"file={words[0]}"] if words else [], instances(Option, extension_modules()))
     settings = loaded.settings
     complaints = [*check_map(settings[ACCESS_MAP], "access"), *check_map(settings[ROUTE_MAP], "route")]
     for line in (*loaded.problems, *complaints):
@@ -75,13 +76,13 @@ def list_catalogue(words: Sequence[str]) -> int:
 
 
 def options() -> list[list[str]]:
-    """name, kind, default, choices, runtime, since, area, meaning."""
-    return [_option_row(option) for option in sorted(instances(Option), key=sort_key)]
+    """name, kind, default, choices, runtime, since, area, meaning. Old names follow the option they stand for."""
+    return [row for option in sorted(instances(Option, extension_modules()), key=sort_key) for row in _option_rows(option)]
 
 
 def messages() -> list[list[str]]:
     """number, level, format, modules that emit it, explanation."""
-    found = [message for _, _, message in declared(Message)]
+    found = [message for _, _, message in declared(Message, extension_modules())]
     emitting = emitters(found)
     found.sort(key=lambda message: (message.number, message.format))
     return [[f"{each.number:03d}", each.level.name, each.format, ",".join(emitting[id(each)]), each.explanation] for each in found]
@@ -89,13 +90,15 @@ def messages() -> list[list[str]]:
 
 def replies() -> list[list[str]]:
     """number, format, meaning."""
-    found = sorted((reply for _, _, reply in declared(Reply)), key=lambda reply: (reply.number, reply.text))
+    found = sorted((reply for _, _, reply in declared(Reply, extension_modules())), key=lambda reply: (reply.number, reply.text))
     return [[str(reply.number), reply.format, reply.meaning] for reply in found]
 
 
 def counters() -> list[list[str]]:
     """name, group, kind, since, meaning."""
-    found = sorted((counter for _, _, counter in declared(Counter)), key=lambda counter: (counter.group.value, counter.name))
+    found = sorted(
+        (counter for _, _, counter in declared(Counter, extension_modules())), key=lambda counter: (counter.group.value, counter.name)
+    )
     return [[each.name, each.group.value, each.kind.value, each.since, each.meaning] for each in found]
 
 
@@ -113,10 +116,12 @@ def demo(words: Sequence[str]) -> int:
     return show(words)
 
 
-def _option_row(option: AnyOption) -> list[str]:
+def _option_rows(option: AnyOption) -> list[list[str]]:
     default = "none" if option.kind == "action" else option.default or '""'
     runtime = "yes" if option.runtime else "no"
-    return [option.name, option.kind, default, option.choices, runtime, option.since, option.area, option.meaning]
+    facts = [option.kind, default, option.choices, runtime, option.since, option.area]
+    old = [[name, *facts, f"Old name of {option.name}."] for name in (*option.aliases, *option.fallback_aliases)]
+    return [[option.name, *facts, option.meaning], *old]
 
 
 def _count(number: int, what: str) -> str:

@@ -17,7 +17,6 @@ from twisted.internet.defer import Deferred, ensureDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import globalLogPublisher
-from twisted.plugin import getPlugins
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
@@ -30,7 +29,7 @@ from smtpf.dns.domains import Domains
 from smtpf.dns.resolver import Resolver
 from smtpf.filters import order
 from smtpf.filters.building import Materials, filters_of
-from smtpf.filters.extension import ISmtpfFilter
+from smtpf.filters.extension import extension_modules, extensions
 from smtpf.filters.save import SaveDirMissing
 from smtpf.journal.journal import Journal
 from smtpf.journal.observer import FailureObserver
@@ -136,7 +135,7 @@ class Node(Service):
         settings, journal, reactor = self.settings.current, self.journal, self._reactor
         self._pool.start()
         clock = _UnixClock(reactor)
-        stats = self.stats = Statistics(clock, journal, instances(Counter), counting=False)
+        stats = self.stats = Statistics(clock, journal, instances(Counter, extension_modules()), counting=False)
         routes = RouteCounts(journal)
         archive = self._open_statistics(clock, stats, routes)
         cache = self.cache = cache_from(settings, journal, reactor)
@@ -157,7 +156,7 @@ class Node(Service):
             routes=route_map, resolver=resolver, domains=domains, cache=cache, now=time.time,
         )  # fmt: skip
         self._filters = filters_of(materials)
-        further = [factory.filter(materials) for factory in getPlugins(ISmtpfFilter)]
+        further = [factory.filter(materials) for factory in extensions()]
         for each in (*self._filters, *further):
             each.configure(settings)
             await settled(each.start())

@@ -16,6 +16,7 @@ from typing import Any
 from twisted.application.service import MultiService
 from twisted.python import usage
 
+from smtpf.filters.extension import extension_modules
 from smtpf.journal.journal import Journal
 from smtpf.journal.targets import LOG_FORMAT, choose_target, open_target
 from smtpf.journal.verbose import VERBOSE, Verbose
@@ -89,7 +90,7 @@ def start(words: Sequence[str], reactor: Any, *, foreground: bool = False, make:
 
     Raises SystemExit when an action was asked for or the settings are wrong.
     """
-    loaded = load(words, instances(Option))
+    loaded = load(words, instances(Option, extension_modules()))
     act(loaded)
     settings = loaded.settings.evolve({DAEMON: "-"}) if foreground else loaded.settings
     _prepare(settings, loaded.problems, reactor)

@@ -76,7 +76,14 @@ class Talk:
     """A node in memory. ``entries`` are its log lines, ``net`` its network and clock."""
 
     def __init__(
-        self, options: Mapping[Any, str] | None = None, *, access: str = "", route: str = "", zone: str = "", mx_checks: bool = False
+        self,
+        options: Mapping[Any, str] | None = None,
+        *,
+        access: str = "",
+        route: str = "",
+        zone: str = "",
+        mx_checks: bool = False,
+        extensions: Any = (),
     ) -> None:
         self.net = MemoryNet()
         self.entries: list[Entry] = []
@@ -101,12 +108,13 @@ class Talk:
             access=self.access_map, routes=self.route_map, resolver=self.resolver, domains=domains, cache=self.cache, now=self.now,
         )  # fmt: skip
         self.filters = filters_of(materials)
-        for each in self.filters:
+        further = [each.filter(materials) for each in extensions]
+        for each in (*self.filters, *further):
             each.configure(settings)
             each.start()
         self.engine = Engine(
             reactor=self.net, settings=self.settings, journal=self.journal, stats=self.stats,
-            pipeline=Pipeline(order.bind(self.filters)), routes=self.route_map, resolver=self.resolver, domains=domains,
+            pipeline=Pipeline(order.bind(self.filters, further)), routes=self.route_map, resolver=self.resolver, domains=domains,
             forwarder=forwarder, ids=SessionIds(4711), rng=rng, in_thread=_here, route_counts=RouteCounts(self.journal),
             call_ahead=CallAhead(forwarder, self.cache), auth_proxy=AuthProxy(self.route_map, forwarder),
             dsn=DsnSender(Submitter(self.route_map, forwarder), self.resolver, self.journal, self.now),
