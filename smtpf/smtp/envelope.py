@@ -201,7 +201,8 @@ async def _recipient_verdict(talk: Conversation, transaction: Transaction, recip
         return Verdict(Code.REJECT, replies.RCPT_SYNTAX)
     if path.is_null:
         return Verdict(Code.REJECT, replies.NULL_RECIPIENT)
-    route = await _route(talk, transaction, path)
+    await talk.engine.pipeline.run(Stage.ADDRESS, session, transaction, recipient)
+    route = await _route(talk, transaction, recipient.path)
     if isinstance(route, Verdict):
         return route
     recipient.route = route
@@ -244,12 +245,11 @@ async def _route(talk: Conversation, transaction: Transaction, path: Path) -> Ro
         session.count(counters.RCPT_RELAY_DENIED)
         return denied
     sender = transaction.sender
-    if session.settings[opt.SMTP_STRICT_RELAY] and session.relay and not sender.is_null:
-        ours = await routes.for_domain(sender.domain)
-        if not isinstance(ours, Route):
-            session.log(STRICT_RELAY, session.name, session.address, sender.address)
-            session.count(counters.RCPT_RELAY_DENIED)
-            return denied
+    strict = session.settings[opt.SMTP_STRICT_RELAY] and session.relay and not sender.is_null
+    if strict and not await routes.is_ours(sender.domain):
+        session.log(STRICT_RELAY, session.name, session.address, sender.address)
+        session.count(counters.RCPT_RELAY_DENIED)
+        return denied
     return None
 
 
@@ -271,8 +271,7 @@ async def _forward(talk: Conversation, transaction: Transaction, recipient: Reci
     refusal = await forward.rcpt(path)
     if refusal is not None:
         recipient.flags.add(RcptFlag.FAILED)
-        if not forward.recipients and forward is not talk.queue:
-            forward.close()
+        if not forward.recipients and not forward.connected and forward is not talk.queue:
             talk.forwards.remove(forward)
         return refusal
     recipient.forward = forward
