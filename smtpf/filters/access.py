@@ -12,6 +12,7 @@ import re
 import attrs
 
 from smtpf.dns.domains import Domains, is_reserved
+from smtpf.filters.idle_retest import IDLE_RETEST_FOUND
 from smtpf.filters.reserved import REJECT_UNKNOWN_TLD, RFC2606_SPECIAL_DOMAINS
 from smtpf.journal.message import Message, info
 from smtpf.maps.access import AccessMap, Hit
@@ -141,7 +142,10 @@ class Access(Filter):
     async def idle(self, session: Session) -> Verdict | None:
         """Connect: once more; what it said before is forgotten."""
         session.flags.difference_update(_FLAGS_OF_CONNECT)
-        return await self.connect(session)
+        verdict = await self.connect(session)
+        if verdict is not None:
+            session.count(IDLE_RETEST_FOUND)
+        return verdict
 
     def _client_name(self, session: Session) -> Verdict | None:
         if session.localhost or not session.name:

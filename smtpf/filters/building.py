@@ -12,6 +12,15 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from smtpf.filters.access import Access
+from smtpf.filters.client_ptr import ClientPtr
+from smtpf.filters.concurrent import Concurrent
+from smtpf.filters.counting import MinuteWindows, SessionsPresent
+from smtpf.filters.dns_list import ClientLists
+from smtpf.filters.helo import Helo
+from smtpf.filters.idle_retest import IdleRetest
+from smtpf.filters.p0f import P0f
+from smtpf.filters.pause import Pause
+from smtpf.filters.rate import Rate
 from smtpf.filters.report import Report
 from smtpf.filters.save import Save
 from smtpf.filters.tagging import Tagging
@@ -53,6 +62,14 @@ def filters_of(parts: Materials) -> list[Filter]:
     """One instance of each filter of the product."""
     return [
         Access(parts.access, parts.domains),
+        ClientLists(parts.resolver, parts.journal),
+        ClientPtr(),
+        Concurrent(parts.access, SessionsPresent()),
+        Helo(parts.resolver, parts.routes),
+        IdleRetest(parts.reactor),
+        P0f(parts.reactor, parts.rng, parts.journal),
+        Pause(parts.access),
+        Rate(parts.access, MinuteWindows(parts.now)),
         Report(),
         Save(parts.journal),
         Tagging(),

@@ -9,6 +9,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from smtpf.filters.access import Access
+from smtpf.filters.client_ptr import ClientPtr
+from smtpf.filters.concurrent import Concurrent
+from smtpf.filters.dns_list import ClientLists
+from smtpf.filters.helo import Helo
+from smtpf.filters.idle_retest import IdleRetest
+from smtpf.filters.p0f import P0f
+from smtpf.filters.pause import Pause
+from smtpf.filters.rate import Rate
 from smtpf.filters.report import Report
 from smtpf.filters.save import Save
 from smtpf.filters.tagging import Tagging
@@ -18,22 +26,41 @@ from smtpf.pipeline import Filter, Stage, Test
 ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
     Stage.ACCEPT: (),
     Stage.CONNECT: (
+        Rate.connect,
+        Concurrent.connect,
+        P0f.connect,
+        Pause.prepare,
         TlsPolicy.connect,
         Access.connect,
+        ClientLists.white,
+        ClientLists.grey,
+        ClientPtr.connect,
+        ClientLists.connect,
+        Pause.connect,
     ),
     Stage.IDLE: (
+        IdleRetest.idle,
         Access.idle,
+        ClientLists.idle,
     ),
     Stage.HELO: (
+        Helo.note_trusted,
         Access.helo,
+        Helo.syntax,
+        Helo.helo,
+        Helo.is_ptr,
     ),
     Stage.MAIL: (
+        P0f.mail,
         TlsPolicy.mail,
         Access.mail,
+        Helo.mail,
+        ClientPtr.mail,
     ),
     Stage.RCPT: (
         TlsPolicy.rcpt,
         Access.rcpt,
+        Helo.rcpt,
     ),
     Stage.DATA: (
         Tagging.data,
@@ -42,7 +69,9 @@ ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
     Stage.HEADERS: (
         Report.headers,
         Tagging.headers,
+        P0f.headers,
         Access.gate,
+        ClientLists.headers,
     ),
     Stage.CONTENT: (
         Tagging.content,
@@ -54,7 +83,9 @@ ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
         Access.gate,
     ),
     Stage.RSET: (),
-    Stage.CLOSE: (),
+    Stage.CLOSE: (
+        Concurrent.close,
+    ),
 }  # fmt: skip
 
 

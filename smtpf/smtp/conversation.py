@@ -55,6 +55,8 @@ PTR_DELEGATION = info(
 )
 PTR_DELEGATION_6 = info(636, "client [%s] has CNAME/PTR delegation %s", "The reverse name of an IPv6 client is delegated by CNAME.")
 LOCALHOST_NAME = "localhost.localhost"
+KILL_GRACE = 1.0
+"""Seconds a killed session's client has to read why."""
 BANNER_HOLD = 0.5
 """Seconds an unknown client must keep silent before its banner."""
 
@@ -109,6 +111,8 @@ class Conversation:
         if session.ip.version == 6:
             session.flags.add(ClientFlag.IPV6)
         session.interface_address = local_address
+        session.port = getattr(peer, "port", 0)
+        session.interface_port = getattr(local, "port", 0)
         session.interface_name = self._interface_name
         session.rest = self._rest
         session.wait = self.wire.rest
@@ -409,12 +413,18 @@ class Conversation:
     # The end.
 
     def kill(self, verdict: Verdict) -> None:
-        """Cut the session from outside; it ends like an I/O error."""
+        """Cut the session from outside; it ends like an I/O error, and nothing it has sent is delivered.
+
+        The client reads ``verdict``'s reply when it reads at all.
+        """
         self.killed = verdict
         assert verdict.reply is not None
-        self.wire.transport.write(render(verdict.reply, verdict.args, self.session.sid).encode())
+        for forward in (*self.forwards, *((self.queue,) if self.queue is not None else ())):
+            forward.abort()
+        if not self.wire.congested:
+            self.wire.transport.write(render(verdict.reply, verdict.args, self.session.sid).encode())
         self.ending = True
-        self.engine.reactor.callLater(1.0, self.wire.abort)
+        self.engine.reactor.callLater(KILL_GRACE, self.wire.abort)
 
     def stop(self) -> None:
         """The node ends: the client hears 421 where it waits for nothing, and the session ends after the command in hand."""

@@ -252,6 +252,9 @@ class Session:
         self.said_ehlo = False
         self.interface_name = ""
         self.interface_address = ""
+        self.port = 0
+        """The transport peer's port."""
+        self.interface_port = 0
         self.really_local = False
         """The transport peer and the local address are loopback, and no PROXY header or XCLIENT spoke: may administer."""
         self.auth_id = ""
