@@ -29,6 +29,7 @@ from smtpf.dns.domains import Domains
 from smtpf.dns.resolver import Resolver
 from smtpf.filters import order
 from smtpf.filters.building import Materials, filters_of
+from smtpf.filters.click import Click
 from smtpf.filters.extension import extension_modules, extensions
 from smtpf.filters.save import SaveDirMissing
 from smtpf.journal.journal import Journal
@@ -39,7 +40,7 @@ from smtpf.maps.access import ACCESS_MAP
 from smtpf.maps.opening import Workshop, open_access_map, open_route_map
 from smtpf.maps.routes import ROUTE_MAP
 from smtpf.maps.source import MapError
-from smtpf.pipeline import Filter, Pipeline, settled
+from smtpf.pipeline import Filter, FilterNotReady, Pipeline, settled
 from smtpf.process.ending import FAILED, INIT_ERROR, leave
 from smtpf.process.lifecycle import Lifecycle
 from smtpf.process.sessions import SessionsInProgress
@@ -151,9 +152,12 @@ class Node(Service):
         rng = random.SystemRandom()
         tls = self._open_tls(settings)
         domains = Domains.from_settings(settings)
+        forwarder = Forwarder(reactor, resolver, rng, tls)
+        submitter = Submitter(route_map, forwarder)
         materials = Materials(
             settings=self.settings, journal=journal, stats=stats, reactor=reactor, rng=rng, in_thread=self.in_thread, access=access_map,
-            routes=route_map, resolver=resolver, domains=domains, cache=cache, now=time.time,
+            routes=route_map, resolver=resolver, domains=domains, cache=cache, now=time.time, submitter=submitter,
+            host_name=self._process.host_name,
         )  # fmt: skip
         self._filters = filters_of(materials)
         further = [factory.filter(materials) for factory in extensions()]
@@ -161,15 +165,14 @@ class Node(Service):
             each.configure(settings)
             await settled(each.start())
         self._filters += further
-        forwarder = Forwarder(reactor, resolver, rng, tls)
-        submitter = Submitter(route_map, forwarder)
+        click = next(each for each in self._filters if isinstance(each, Click))
         engine = self.engine = Engine(
             reactor=reactor, settings=self.settings, journal=journal, stats=stats, pipeline=Pipeline(order.bind(self._filters, further)),
             routes=route_map, resolver=resolver, domains=domains, forwarder=forwarder, ids=SessionIds(os.getpid()), rng=rng,
             call_ahead=CallAhead(forwarder, cache), dsn=DsnSender(submitter, resolver, journal, time.time),
             auth_proxy=AuthProxy(route_map, forwarder), queue_request=QueueRequest(route_map, forwarder), tls=tls,
-            in_thread=self.in_thread, route_counts=routes, host_name=self._process.host_name, descriptor_limit=self._process.descriptors,
-            texts=read_texts(settings, journal), now=time.time,
+            in_thread=self.in_thread, route_counts=routes, addition=click.addition,
+            host_name=self._process.host_name, descriptor_limit=self._process.descriptors, texts=read_texts(settings, journal), now=time.time,
         )  # fmt: skip
         self.sessions.watch(engine)
         await archive.load()
@@ -221,7 +224,7 @@ class Node(Service):
                 await waiting
 
     def _not_started(self, failure: Failure) -> None:
-        if not failure.check(StartRefused, CacheOpenError, SaveDirMissing, SystemExit):
+        if not failure.check(StartRefused, FilterNotReady, CacheOpenError, SaveDirMissing, SystemExit):
             self.journal.failure(failure, doing="start")
         leave(self._reactor, FAILED)
 

@@ -27,6 +27,7 @@ class Stage(Enum):
     IDLE = "idle"
     HELO = "helo"
     MAIL = "mail"
+    ADDRESS = "address"
     RCPT = "rcpt"
     DATA = "data"
     HEADERS = "headers"
@@ -111,6 +112,10 @@ def drop(reply: Reply, *args: Any, delay: bool = False, whole_session: bool = Fa
     return Verdict(Code.DROP, reply, args, delay, whole_session, fact)
 
 
+class FilterNotReady(Exception):
+    """Raised by ``Filter.start``: the node must not start, and why has been logged."""
+
+
 MaybeVerdict = Verdict | None | Awaitable[Verdict | None]
 """What a test may return. Return a coroutine or Deferred only when something must really be waited for."""
 
@@ -158,6 +163,10 @@ class Filter:
 
     def mail(self, session: Session, transaction: Transaction) -> MaybeVerdict:
         """``transaction.sender`` and its parameters are known."""
+        return None
+
+    def address(self, session: Session, transaction: Transaction, recipient: Recipient) -> MaybeVerdict:
+        """``recipient`` is parsed and not yet routed: the place to rewrite its address."""
         return None
 
     def rcpt(self, session: Session, transaction: Transaction, recipient: Recipient) -> MaybeVerdict:

@@ -414,7 +414,13 @@ def _handed_down(session: Session) -> Verdict | None:
         return grey("client")
     if ClientFlag.TRAP in session.flags:
         return DISCARD
-    return SKIP_REMAINDER if session.slots.refusing is not None else None
+    return SKIP_REMAINDER if _refused_here(session) else None
+
+
+def _refused_here(session: Session) -> bool:
+    """A list refused the client or the sender, and the refusal waits: the rest of the stage is not asked."""
+    refusing = session.slots.refusing
+    return refusing is not None and refusing.filter == "access"
 
 
 def _message_state(session: Session, transaction: Transaction) -> Verdict | None:
@@ -425,7 +431,7 @@ def _message_state(session: Session, transaction: Transaction) -> Verdict | None
         return ACCEPT if session.slots.refusing is None or MailFlag.WHITE in transaction.mail_flags else SKIP_REMAINDER
     if session.grey:
         return grey("client")
-    return SKIP_REMAINDER if session.slots.refusing is not None else None
+    return SKIP_REMAINDER if _refused_here(session) else None
 
 
 def _recipient_action(

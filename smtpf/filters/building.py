@@ -11,21 +11,35 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from smtpf.dns.spf import Spf
 from smtpf.filters.access import Access
+from smtpf.filters.click import Click
 from smtpf.filters.client_ptr import ClientPtr
 from smtpf.filters.concurrent import Concurrent
 from smtpf.filters.counting import MinuteWindows, SessionsPresent
 from smtpf.filters.dns_list import ClientLists
 from smtpf.filters.helo import Helo
 from smtpf.filters.idle_retest import IdleRetest
+from smtpf.filters.mail_strict import MailStrict
+from smtpf.filters.msg_limit import MsgLimit
+from smtpf.filters.mx import Mx
+from smtpf.filters.ns import Ns
+from smtpf.filters.null_rate import NullRate
+from smtpf.filters.one_rcpt_per_null import OneRcptPerNull
 from smtpf.filters.p0f import P0f
+from smtpf.filters.parameters import Parameters
 from smtpf.filters.pause import Pause
 from smtpf.filters.rate import Rate
 from smtpf.filters.report import Report
 from smtpf.filters.save import Save
+from smtpf.filters.siq import Siq
+from smtpf.filters.size import Size
+from smtpf.filters.spf import SpfPolicy
 from smtpf.filters.tagging import Tagging
+from smtpf.filters.time_limit import TimeLimit
 from smtpf.filters.tls_policy import TlsPolicy
 from smtpf.pipeline import Filter
+from smtpf.scanners.siq import SiqClient
 
 if TYPE_CHECKING:
     from smtpf.cache.store import Cache
@@ -36,6 +50,7 @@ if TYPE_CHECKING:
     from smtpf.maps.routes import RouteMap
     from smtpf.message.spool import InThread
     from smtpf.settings.store import SettingsHolder
+    from smtpf.smtp.submit import Submitter
     from smtpf.stats.tables import Statistics
 
 
@@ -56,6 +71,10 @@ class Materials:
     cache: Cache
     now: Callable[[], float]
     """Unix seconds."""
+    submitter: Submitter | None = None
+    """Sends mail of our own; without one no reports go out."""
+    host_name: str = "unknown"
+    """Name of this host."""
 
 
 def filters_of(parts: Materials) -> list[Filter]:
@@ -70,8 +89,20 @@ def filters_of(parts: Materials) -> list[Filter]:
         P0f(parts.reactor, parts.rng, parts.journal),
         Pause(parts.access),
         Rate(parts.access, MinuteWindows(parts.now)),
+        Click(parts.cache, parts.domains, parts.now),
+        MailStrict(parts.domains),
+        MsgLimit(parts.access, parts.cache, parts.journal, parts.submitter, parts.now),
+        Mx(parts.resolver, parts.routes),
+        Ns(parts.resolver, parts.domains, parts.routes),
+        NullRate(parts.access, MinuteWindows(parts.now)),
+        OneRcptPerNull(),
+        Parameters(),
         Report(),
         Save(parts.journal),
+        Siq(SiqClient(parts.reactor, parts.rng), parts.cache, parts.resolver, parts.journal),
+        Size(parts.access),
+        SpfPolicy(Spf(parts.resolver, parts.in_thread, parts.host_name)),
         Tagging(),
+        TimeLimit(parts.now),
         TlsPolicy(parts.access),
     ]

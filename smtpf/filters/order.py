@@ -9,17 +9,29 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from smtpf.filters.access import Access
+from smtpf.filters.click import Click
 from smtpf.filters.client_ptr import ClientPtr
 from smtpf.filters.concurrent import Concurrent
 from smtpf.filters.dns_list import ClientLists
 from smtpf.filters.helo import Helo
 from smtpf.filters.idle_retest import IdleRetest
+from smtpf.filters.mail_strict import MailStrict
+from smtpf.filters.msg_limit import MsgLimit
+from smtpf.filters.mx import Mx
+from smtpf.filters.ns import Ns
+from smtpf.filters.null_rate import NullRate
+from smtpf.filters.one_rcpt_per_null import OneRcptPerNull
 from smtpf.filters.p0f import P0f
+from smtpf.filters.parameters import Parameters
 from smtpf.filters.pause import Pause
 from smtpf.filters.rate import Rate
 from smtpf.filters.report import Report
 from smtpf.filters.save import Save
+from smtpf.filters.siq import Siq
+from smtpf.filters.size import Size
+from smtpf.filters.spf import SpfPolicy
 from smtpf.filters.tagging import Tagging
+from smtpf.filters.time_limit import TimeLimit
 from smtpf.filters.tls_policy import TlsPolicy
 from smtpf.pipeline import Filter, Stage, Test
 
@@ -31,6 +43,7 @@ ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
         P0f.connect,
         Pause.prepare,
         TlsPolicy.connect,
+        Size.connect,
         Access.connect,
         ClientLists.white,
         ClientLists.grey,
@@ -53,25 +66,47 @@ ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
     Stage.MAIL: (
         P0f.mail,
         TlsPolicy.mail,
+        Size.mail,
+        SpfPolicy.mail,
         Access.mail,
+        Click.mail,
         Helo.mail,
+        Parameters.mail,
+        Mx.mail,
+        Ns.mail,
         ClientPtr.mail,
+    ),
+    Stage.ADDRESS: (
+        TimeLimit.address,
     ),
     Stage.RCPT: (
         TlsPolicy.rcpt,
+        TimeLimit.rcpt,
+        MsgLimit.rcpt,
+        Size.rcpt,
         Access.rcpt,
+        Click.rcpt,
+        Parameters.rcpt,
+        OneRcptPerNull.rcpt,
+        Mx.rcpt,
         Helo.rcpt,
+        SpfPolicy.rcpt,
+        MailStrict.rcpt,
     ),
     Stage.DATA: (
         Tagging.data,
         Access.gate,
+        NullRate.data,
+        Siq.data,
     ),
     Stage.HEADERS: (
         Report.headers,
         Tagging.headers,
+        SpfPolicy.headers,
         P0f.headers,
         Access.gate,
         ClientLists.headers,
+        Siq.headers,
     ),
     Stage.CONTENT: (
         Tagging.content,
@@ -80,6 +115,7 @@ ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
     Stage.DOT: (
         Save.dot,
         Tagging.dot,
+        Size.dot,
         Access.gate,
     ),
     Stage.RSET: (),

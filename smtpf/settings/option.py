@@ -75,6 +75,10 @@ class Option(Generic[T]):
         """Value of ``text``. Raises OptionError."""
         raise NotImplementedError
 
+    def fits(self, value: T) -> bool:
+        """False for a value that ``parse`` takes and a running node must not be given; at start its owner refuses it."""
+        return True
+
     @property
     def default_value(self) -> T:
         return self.parse(self.default)

@@ -110,6 +110,9 @@ def change(settings: Settings, argument: str) -> Changed | Refused:
                 return Refused(INVALID_VALUE, _registered(given.name, names))
     new = draft.settings()
     changed = tuple(option for option in new.options if new.text(option) != settings.text(option))
+    for option in changed:
+        if not option.fits(new[option]):
+            return Refused(INVALID_VALUE, option.name)
     return Changed(new, changed, tuple(draft.problems))
 
 

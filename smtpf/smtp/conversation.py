@@ -25,7 +25,7 @@ from smtpf.smtp import commands, counters, delivery, early_talk, outgoing, repli
 from smtpf.smtp import options as opt
 from smtpf.smtp.addresses import is_local, plain_address
 from smtpf.smtp.identifiers import TransactionIds
-from smtpf.smtp.session import ClientFlag, Session, State, Transaction
+from smtpf.smtp.session import ClientFlag, Recipient, Session, State, Transaction
 from smtpf.smtp.slots import ReplySlots
 from smtpf.smtp.wire import MAX_LINE, Disconnected, LineTooLong, NotWritten, TimedOut, Wire
 from smtpf.stats import general
@@ -73,6 +73,8 @@ class Conversation:
         """Forward connections of the transaction."""
         self.queue: ForwardConnection | None = None
         """The connection over which all mail of an authenticated client goes."""
+        self.answering: tuple[Transaction, Recipient | None] | None = None
+        """What the next reply is about, when it is about a sender or a recipient."""
         self.auth_failures = 0
         self.first_sender_domain: str | None = None
         self._reject_delay = 1.0
@@ -348,6 +350,7 @@ class Conversation:
                 session.reject_count += 1
             if session.settings[opt.SMTP_REJECT_DELAY] and not session.usual_suspect:
                 await self._delay_refusal()
+        answer = outgoing.with_words(answer, self._addition(answer))
         answer = outgoing.decorate(session, answer, self.engine.texts.reject, verdict)
         if self.wire.pending and session.state not in (State.DATA, State.QUIT) and not self._may_talk_early():
             self._note_early_talk()
@@ -356,6 +359,15 @@ class Conversation:
             await outgoing.send_slowly(self.wire, answer.encode(), timeout)
         else:
             await self.wire.send(answer.encode(), timeout)
+
+    def _addition(self, answer: Answer) -> str:
+        """Words for a permanent refusal of the sender, a recipient or what follows in the transaction."""
+        about, self.answering = self.answering, None
+        ask = self.engine.addition
+        if ask is None or not answer.first.startswith("5"):
+            return ""
+        transaction, recipient = about or (self.session.transaction, None)
+        return ask(self.session, transaction, recipient) if transaction is not None else ""
 
     async def _delay_refusal(self) -> None:
         await self.wire.rest(min(self._reject_delay, outgoing.MAX_REJECT_DELAY))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from smtpf.smtp.dsn import DsnSender
     from smtpf.smtp.etrn import QueueRequest
     from smtpf.smtp.forward import Forwarder
-    from smtpf.smtp.session import Session
+    from smtpf.smtp.session import Recipient, Session, Transaction
     from smtpf.smtp.tls import TlsContexts
 
 Command = Callable[["Conversation", str, str], Awaitable[Verdict | Answer | None]]
@@ -72,6 +72,8 @@ class Engine:
     tls: TlsContexts | None = None
     passed_grey_list: Callable[[Session], Awaitable[bool]] | None = None
     """Asks whether the client has passed grey-listing before."""
+    addition: Callable[[Session, Transaction, Recipient | None], str] | None = None
+    """Further words for a permanent refusal within a transaction: how the sender can white-list himself."""
     administration: Mapping[str, Command] = attrs.field(factory=dict)
     """Administration commands by verb, handed in from the room above."""
     texts: Texts = attrs.field(factory=Texts)

@@ -89,6 +89,7 @@ async def mail(talk: Conversation, argument: str, line: str) -> Verdict | Answer
     else:
         transaction = Transaction(tid, sender)
         talk.begin_transaction(transaction)
+        talk.answering = (transaction, None)
         verdict = await _sender_verdict(talk, transaction, parsed)
     summary.sender(session, transaction, _preview(session, verdict))
     if verdict.reply is replies.SENDER_ACCEPTED:
@@ -171,6 +172,7 @@ async def rcpt(talk: Conversation, argument: str, line: str) -> Verdict | Answer
         verdict = Verdict(Code.REJECT, replies.RECIPIENT_SYNTAX, (path.code, path.error, path.path))
     else:
         recipient = Recipient(path)
+        talk.answering = (transaction, recipient)
         recipient.parameters = parsed.parameters
         if parsed.extra_spaces:
             recipient.flags.add(RcptFlag.EXTRA_SPACES)

@@ -31,6 +31,14 @@ def decorate(session: Session, answer: Answer, reject_lines: tuple[str, ...], ve
     return answer
 
 
+def with_words(answer: Answer, words: str) -> Answer:
+    """The reply with ``words`` behind its last line, if they fit there."""
+    last = answer.lines[-1] + words
+    if not words or len(last) > MAX_LINE - 2:
+        return answer
+    return Answer((*answer.lines[:-1], last), answer.number)
+
+
 def with_lines(answer: Answer, more: tuple[str, ...]) -> Answer:
     """The reply with further lines of the same code and enhanced code."""
     last = answer.lines[-1]

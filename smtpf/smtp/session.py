@@ -156,6 +156,8 @@ class Recipient:
         """Discarded because its own list entry said TRAP."""
         self.white = False
         """Its own list entry said OK."""
+        self.expired: Path | None = None
+        """The path as the client wrote it, when it is a time-limited address whose time is over."""
 
 
 class Transaction:

@@ -44,15 +44,19 @@ class ReplySlots:
         session = self._session
         if verdict.delay and verdict.negative and session.settings[SMTP_DELAY_CHECKS]:
             if self.delayed is None:
-                self.delayed = verdict
-                assert verdict.reply is not None
-                session.log(DELAYED, render(verdict.reply, verdict.args, session.sid).first)
+                self.put_aside(verdict)
             transaction = session.transaction
             if transaction is not None and MsgFlag.TAG in transaction.flags:
                 transaction.list_state = Code.ACCEPT
             return CONTINUE
         self.immediate = verdict
         return verdict
+
+    def put_aside(self, verdict: Verdict) -> None:
+        """Make a refusal the delayed one, whatever ``smtp-delay-checks`` says."""
+        assert verdict.reply is not None
+        self.delayed = verdict
+        self._session.log(DELAYED, render(verdict.reply, verdict.args, self._session.sid).first)
 
     @property
     def refusing(self) -> Verdict | None:
