@@ -36,23 +36,42 @@ def _step(
     done: Callable[[T], None],
     failed: Callable[[Failure], None],
 ) -> Deferred[Any] | None:
-    try:
-        if isinstance(value, Failure):
-            waiting: Deferred[Any] = value.throwExceptionIntoGenerator(work)
-        else:
-            waiting = work.send(value)
-    except StopIteration as stop:
-        done(stop.value)
-        return None
-    except BaseException:
-        failed(Failure())
-        return None
+    while True:
+        try:
+            if isinstance(value, Failure):
+                waiting: Deferred[Any] = value.throwExceptionIntoGenerator(work)
+            else:
+                waiting = work.send(value)
+        except StopIteration as stop:
+            done(stop.value)
+            return None
+        except BaseException:
+            failed(Failure())
+            return None
+        answer = _Answer()
+        waiting.addBoth(answer.take)
+        if not answer.come:
+            answer.resume = lambda result: _step(work, result, done, failed)
+            return waiting
+        value = answer.value
 
-    def resume(result: Any) -> None:
-        _step(work, result, done, failed)
 
-    waiting.addBoth(resume)
-    return waiting
+class _Answer:
+    """What a Deferred gives. Answers that are there already are taken in a loop: work that meets many of them must not grow the stack."""
+
+    __slots__ = ("come", "resume", "value")
+
+    def __init__(self) -> None:
+        self.come = False
+        self.value: Any = None
+        self.resume: Callable[[Any], object] | None = None
+
+    def take(self, value: Any) -> None:
+        if self.resume is not None:
+            self.resume(value)
+            return
+        self.come = True
+        self.value = value
 
 
 def in_background(work: Coroutine[Deferred[Any], Any, Any], failed: Callable[[Failure], None]) -> None:

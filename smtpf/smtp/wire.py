@@ -22,6 +22,10 @@ MAX_LINE = 1000
 """Octets of a command line, line end included."""
 MAX_BUFFER = 65536
 """Octets read ahead; past that the client is not read until they are used."""
+MAX_LINES_AT_ONCE = 50
+"""Lines taken from the buffer before the other sessions have their turn."""
+CLOSE_TIMEOUT = 30.0
+"""Seconds for the client to read the last reply; then the connection is cut."""
 
 
 class Disconnected(Exception):
@@ -74,6 +78,7 @@ class Wire(smtp.ESMTP):
         self._write_full = False
         self._discarding = False
         self._until_input = False
+        self._lines_at_once = 0
         self.gone: Disconnected | None = None
         """Set when the client has gone or the connection has been aborted."""
         self.handshake: Deferred[None] | None = None
@@ -145,6 +150,11 @@ class Wire(smtp.ESMTP):
         return len(self._received)
 
     @property
+    def congested(self) -> bool:
+        """The client does not read: what is written now would wait."""
+        return self._write_full
+
+    @property
     def idle(self) -> bool:
         """The conversation waits for the client."""
         return self._waiting is not None
@@ -167,17 +177,32 @@ class Wire(smtp.ESMTP):
         self._read_on()
 
     async def line(self, timeout: float) -> bytes:
-        """The next line with its line end. Raises LineTooLong, TimedOut (seconds), Disconnected."""
+        """The next line with its line end, complete within ``timeout`` seconds. Raises LineTooLong, TimedOut, Disconnected."""
+        until = 0.0
         while True:
             end = self._received.find(b"\n", 0, MAX_LINE)
             if end >= 0:
+                self._lines_at_once += 1
+                if self._lines_at_once > MAX_LINES_AT_ONCE:
+                    await self._give_way()
                 line = bytes(self._received[: end + 1])
                 del self._received[: end + 1]
                 self._read_on()
                 return line
             if len(self._received) >= MAX_LINE:
                 raise LineTooLong
-            await self._more(timeout)
+            now = self._clock.seconds()
+            until = until or now + timeout
+            if now >= until:
+                raise TimedOut
+            await self._more(until - now)
+
+    async def _give_way(self) -> None:
+        """Let the reactor serve others before the next of many lines that came at once."""
+        turn: Deferred[None] = Deferred()
+        self._clock.callLater(0, turn.callback, None)
+        await turn
+        self._lines_at_once = 0
 
     async def octets(self, timeout: float) -> bytes:
         """Whatever has been received, at least one octet. Raises TimedOut (seconds), Disconnected."""
@@ -231,22 +256,18 @@ class Wire(smtp.ESMTP):
             self._alarm = self._clock.callLater(linger, self.abort)
         else:
             self.transport.loseConnection()
+            self._alarm = self._clock.callLater(CLOSE_TIMEOUT, self.abort)
 
     def abort(self) -> None:
         """Cut the connection at once."""
         self.transport.abortConnection()
-
-    def stop_reading(self) -> None:
-        """Take no more octets until the handshake has been started (STARTTLS)."""
-        if self._reading:
-            self._reading = False
-            self.transport.pauseProducing()
 
     # Inside.
 
     async def _more(self, timeout: float) -> None:
         if self.gone is not None:
             raise self.gone
+        self._lines_at_once = 0
         self._waiting = Deferred()
         self._set_alarm(timeout)
         await self._waiting
