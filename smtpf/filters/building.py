@@ -21,6 +21,7 @@ from smtpf.filters.dns_list import ClientLists
 from smtpf.filters.helo import Helo
 from smtpf.filters.idle_retest import IdleRetest
 from smtpf.filters.mail_strict import MailStrict
+from smtpf.filters.mime_pass import MimePass
 from smtpf.filters.msg_limit import MsgLimit
 from smtpf.filters.mx import Mx
 from smtpf.filters.ns import Ns
@@ -91,6 +92,7 @@ def filters_of(parts: Materials) -> list[Filter]:
         Rate(parts.access, MinuteWindows(parts.now)),
         Click(parts.cache, parts.domains, parts.now),
         MailStrict(parts.domains),
+        MimePass(),
         MsgLimit(parts.access, parts.cache, parts.journal, parts.submitter, parts.now),
         Mx(parts.resolver, parts.routes),
         Ns(parts.resolver, parts.domains, parts.routes),

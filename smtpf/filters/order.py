@@ -16,6 +16,7 @@ from smtpf.filters.dns_list import ClientLists
 from smtpf.filters.helo import Helo
 from smtpf.filters.idle_retest import IdleRetest
 from smtpf.filters.mail_strict import MailStrict
+from smtpf.filters.mime_pass import MimePass
 from smtpf.filters.msg_limit import MsgLimit
 from smtpf.filters.mx import Mx
 from smtpf.filters.ns import Ns
@@ -111,6 +112,7 @@ ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
     Stage.CONTENT: (
         Tagging.content,
         Access.gate,
+        MimePass.content,
     ),
     Stage.DOT: (
         Save.dot,

@@ -128,7 +128,9 @@ async def _take_in(talk: Conversation, transaction: Transaction) -> _Intake:
         except Disconnected as gone:
             session.log(LOST, session.name, session.address, str(gone), gone.errno)
             raise LostInData(str(gone), gone.errno) from None
-        for chunk in reader.feed(octets):
+        chunks = reader.feed(octets) or ([b""] if reader.finished else [])
+        for left, chunk in enumerate(chunks, 1 - len(chunks)):
+            transaction.complete = reader.finished and left == 0
             await _chunk(talk, transaction, intake, chunk)
         transaction.octets = reader.octets
         if lines and reader.longest_line > MAX_LINE and session.slots.immediate is None:
@@ -165,7 +167,7 @@ async def _chunk(talk: Conversation, transaction: Transaction, intake: _Intake, 
         return
     if intake.in_headers:
         intake.head += chunk
-        await _header_section(talk, transaction, intake, end=len(intake.head) >= MAX_HEADER or intake.reader.finished)
+        await _header_section(talk, transaction, intake, end=len(intake.head) >= MAX_HEADER or transaction.complete)
     else:
         await _body(talk, transaction, intake, chunk)
 
@@ -194,7 +196,7 @@ async def _header_section(talk: Conversation, transaction: Transaction, intake: 
     intake.spool = transaction.spool = Spool(
         transaction.tid, session.settings[SAVE_DIR], suffix, transaction.sender.address, section, engine.in_thread
     )
-    if body or intake.reader.finished:
+    if body or transaction.complete:
         await _body(talk, transaction, intake, body, filtered=verdict.code in (Code.GREY, Code.TEMPFAIL, Code.REJECT))
 
 

@@ -185,6 +185,8 @@ class Transaction:
         """The body as it will be relayed."""
         self.octets = 0
         """Message octets as received (stuffed dots counted, final dot line not)."""
+        self.complete = False
+        """The end of the body has come: the chunk that the content stage now looks at, which may be empty, is the last one."""
         self.message_id = ""
         """Content of the Message-ID field without angle brackets."""
         self.subject = ""
