@@ -18,7 +18,7 @@ from smtpf.pipeline import Code, Verdict
 from smtpf.reply import Answer, Reply
 from smtpf.smtp import options as opt
 from smtpf.smtp.session import ClientFlag
-from smtpf.smtp.wire import Disconnected, LineTooLong, TimedOut
+from smtpf.smtp.wire import Disconnected, TimedOut
 from smtpf.stats.counter import Counter, Group
 
 if TYPE_CHECKING:
@@ -157,8 +157,6 @@ async def _challenge(talk: Conversation, question: Answer, lost: Message) -> str
     await talk.write(question)
     try:
         line = await talk.wire.line(talk.command_timeout())
-    except LineTooLong:
-        raise Disconnected("AUTH line too long") from None
     except TimedOut:
         session.log(lost, session.name, session.address, os.strerror(ETIMEDOUT), ETIMEDOUT)
         raise

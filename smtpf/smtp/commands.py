@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _LINE = re.compile(rb"([\t\x20-\x7e]*)\r?\n")
 
+_BLANKS = " \t"
+_BLANK = re.compile("[ \t]")
+
 Run = Callable[["Conversation", str, str], Awaitable[Verdict | Answer | None]]
 
 
@@ -69,10 +72,10 @@ def decode(line: bytes) -> str | None:
 
 def split(text: str) -> tuple[str, str]:
     """Verb and argument; the verb ends at the first white space."""
-    parts = text.split(None, 1)
-    if not parts or text[:1] in " \t":
-        return ("", text.strip())
-    return parts[0], parts[1].rstrip() if len(parts) > 1 else ""
+    if text[:1] in _BLANKS:
+        return "", text.strip(_BLANKS)
+    verb, *behind = _BLANK.split(text, maxsplit=1)
+    return verb, behind[0].strip(_BLANKS) if behind else ""
 
 
 async def missing_argument(talk: Conversation, line: str) -> Verdict:
@@ -98,7 +101,8 @@ def _forced(session: Session, verb: str) -> Verdict | None:
 async def _unknown(talk: Conversation, verb: str) -> Verdict:
     session = talk.session
     code = Code.REJECT
-    if session.settings[opt.SMTP_DROP_UNKNOWN] and not session.trusted and (not verb.startswith("X") or session.state is State.HELO):
+    said_helo = session.helo != "" and not session.esmtp
+    if session.settings[opt.SMTP_DROP_UNKNOWN] and not session.trusted and (not verb.startswith("X") or said_helo):
         session.count(counters.DROP_UNKNOWN)
         code = Code.DROP
     else:

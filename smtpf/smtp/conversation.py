@@ -139,18 +139,27 @@ class Conversation:
         except Disconnected as gone:
             self._lost(gone)
         except TimedOut:
-            await self._timed_out()
+            self._timed_out()
+        except Exception:
+            self._fault(Failure())
         finally:
             await self._end()
 
-    def _broken(self, failure: Failure) -> None:
-        """A fault of ours: log it, answer 421, go."""
+    def _fault(self, failure: Failure) -> None:
+        """A fault of ours: log it and answer 421; the session ends."""
         session = self.session
         self.engine.journal.failure(failure, session.sid, "conversation")
+        session.slots.delayed = None
         if self.wire.gone is None:
             self.wire.transport.write(render(replies.INTERNAL_ERROR, (), session.sid).encode())
-            self.wire.close(0)
-        self.engine.conversations.pop(session.sid, None)
+
+    def _broken(self, failure: Failure) -> None:
+        """A fault of ours at the very end, or before the session began."""
+        self.engine.journal.failure(failure, doing="end of a session")
+        session: Session | None = getattr(self, "session", None)
+        if session is None or self.engine.conversations.pop(session.sid, None) is not None:
+            self._reception.released()
+        self.wire.close(0)
 
     def _descriptors_left(self) -> bool:
         return self.engine.descriptor_limit > 8 * len(self.engine.conversations) + 10
@@ -262,12 +271,12 @@ class Conversation:
         while not self.ending:
             try:
                 line = await self.wire.line(self.command_timeout())
+                session.octets += len(line)
+                if not await self._one_command(line):
+                    return
             except LineTooLong:
                 session.count(counters.COMMAND_LENGTH)
                 await self.respond(_refusal(replies.COMMAND_TOO_LONG, MAX_LINE))
-                return
-            session.octets += len(line)
-            if not await self._one_command(line):
                 return
 
     async def _one_command(self, line: bytes) -> bool:
@@ -345,7 +354,9 @@ class Conversation:
         """Count, delay, decorate and write one reply (2.3)."""
         session = self.session
         if answer.negative:
-            session.last_reject = answer.first
+            # What a client sends as a command may be a password that nobody asked for; the log must not hold it.
+            unknown = verdict.reply is replies.UNKNOWN_COMMAND
+            session.last_reject = render(replies.UNKNOWN_COMMAND, ("?",), session.sid).first if unknown else answer.first
             if verdict.reply is not replies.EHLO_NOT_SUPPORTED:
                 session.reject_count += 1
             if session.settings[opt.SMTP_REJECT_DELAY] and not session.usual_suspect:
@@ -457,7 +468,7 @@ class Conversation:
         if not isinstance(gone, delivery.LostInData):
             session.log(CLIENT_IO, session.name, session.address, str(gone), gone.errno)
 
-    async def _timed_out(self) -> None:
+    def _timed_out(self) -> None:
         session = self.session
         session.flags.add(ClientFlag.IO_ERROR)
         session.count(counters.CLIENT_TIMEOUT)
