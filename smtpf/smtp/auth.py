@@ -96,6 +96,7 @@ async def auth(talk: Conversation, argument: str, line: str) -> Verdict | Answer
         session.log(QUEUING_ALL, outcome.kept.host_text, outcome.kept.address)
     session.log(AUTHENTICATED_AS, given.user, int(session.relay))
     session.auth_id = given.user
+    talk.relay_by_auth = not session.relay
     session.flags.update((ClientFlag.RELAY, ClientFlag.AUTH))
     session.count(AUTH_PASS)
     return Verdict(Code.CONTINUE, AUTHENTICATED)

@@ -76,6 +76,8 @@ class Conversation:
         self.answering: tuple[Transaction, Recipient | None] | None = None
         """What the next reply is about, when it is about a sender or a recipient."""
         self.auth_failures = 0
+        self.relay_by_auth = False
+        """The client is a relay only because it has authenticated."""
         self.first_sender_domain: str | None = None
         self._reject_delay = 1.0
         self.ending = False
@@ -170,16 +172,17 @@ class Conversation:
         await self.write(render(replies.RESOURCES_EXCEEDED, (), self.session.sid))
 
     async def classify(self, *, claimed: bool) -> None:
-        """Settle address, reverse name and class. A claimed address (PROXY, XCLIENT) never becomes ``localhost``."""
+        """Settle address, reverse name and class. A claimed address (PROXY, XCLIENT) never becomes ``localhost``, nor by it a relay."""
         session, engine = self.session, self.engine
         flags = session.flags
         if not claimed and is_local(session.address):
             flags.add(ClientFlag.LOCALHOST)
             session.count(counters.CONNECT_LOCALHOST)
-        route = await engine.routes.for_client_address(session.address)
-        if isinstance(route, Route) and route.relay:
-            flags.add(ClientFlag.RELAY)
-            session.count(counters.CONNECT_RELAY)
+        if not (claimed and is_local(session.address)):
+            route = await engine.routes.for_client_address(session.address)
+            if isinstance(route, Route) and route.relay:
+                flags.add(ClientFlag.RELAY)
+                session.count(counters.CONNECT_RELAY)
         if session.private:
             session.count(counters.CONNECT_LAN)
         session.count(counters.CLIENTS)
@@ -409,6 +412,18 @@ class Conversation:
         early_talk.note(self.session)
 
     # Transactions.
+
+    def forget_authentication(self) -> None:
+        """TLS has begun, or a front end speaks for another client: nobody has authenticated yet (RFC 3207 4.2)."""
+        session = self.session
+        session.auth_id = ""
+        session.flags.discard(ClientFlag.AUTH)
+        if self.relay_by_auth:
+            self.relay_by_auth = False
+            session.flags.discard(ClientFlag.RELAY)
+        if self.queue is not None:
+            self.queue.close()
+            self.queue = None
 
     def begin_transaction(self, transaction: Transaction) -> None:
         self.session.transaction = transaction

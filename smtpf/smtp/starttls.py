@@ -67,12 +67,13 @@ async def starttls(talk: Conversation, argument: str, line: str) -> Verdict | An
         return Verdict(Code.CONTINUE, replies.NOT_IMPLEMENTED, ("STARTTLS",))
     if argument:
         return Verdict(Code.CONTINUE, replies.TLS_ARGUMENT)
+    await talk.end_transaction()
     if talk.wire.pending:
         talk.note_injection()
         talk.ending = True
         return Verdict(Code.REJECT, replies.PIPELINING_NOT_ALLOWED)
-    await talk.end_transaction()
     await _handshake(talk)
+    talk.forget_authentication()
     return None
 
 
@@ -105,5 +106,5 @@ def _begin_anew(session: Session, found: TlsFacts) -> None:
         session.log(SUBJECT, found.subject)
     session.state = State.CONN
     session.helo = ""
-    session.esmtp = False
+    session.esmtp = session.said_ehlo = False
     session.flags.difference_update(_OF_HELO)

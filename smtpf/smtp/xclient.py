@@ -30,6 +30,7 @@ INVALID = Reply(928, "501 5.5.4 invalid argument %s", meaning="XCLIENT named an 
 _UNAVAILABLE = ("[UNAVAILABLE]", "[TEMPUNAVAIL]")
 _IGNORED = frozenset({"PORT", "DESTADDR", "DESTPORT", "LOGIN"})
 _XTEXT = re.compile(r"\+([0-9A-Fa-f]{2})")
+_HELO = re.compile(r"[!-~]{1,512}")
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,255}")
 
 
@@ -73,12 +74,12 @@ async def _take_over(talk: Conversation, attributes: dict[str, str]) -> None:
     """Forget what is known of the client and settle the claimed one."""
     session = talk.session
     await talk.end_transaction()
+    talk.forget_authentication()
     session.state = State.CONN
-    session.esmtp = False
+    session.esmtp = session.said_ehlo = False
     session.flags.clear()
     session.flags.add(ClientFlag.NO_PTR)
     session.really_local = False
-    session.auth_id = ""
     session.slots.delayed = None
     session.slots.immediate = None
     address = attributes.get("ADDR", "")
@@ -110,7 +111,7 @@ def _valid(name: str, value: str) -> bool:
     if name == "NAME":
         return value.upper() in _UNAVAILABLE or _HOST.fullmatch(value) is not None
     if name == "HELO":
-        return value != "" and value.isprintable() and " " not in value
+        return _HELO.fullmatch(value) is not None
     if name == "PROTO":
         return value.upper() in ("SMTP", "ESMTP")
     return name in _IGNORED
