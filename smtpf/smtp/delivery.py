@@ -117,21 +117,26 @@ async def _take_in(talk: Conversation, transaction: Transaction) -> _Intake:
     settings = session.settings
     reader = DotReader(settings[opt.RFC2821_STRICT_DOT])
     intake = _Intake(reader)
-    timeout = settings[opt.SMTP_DATA_LINE_TIMEOUT]
+    clock, timeout = talk.engine.reactor, settings[opt.SMTP_DATA_LINE_TIMEOUT]
+    line_began = clock.seconds()
     lines = settings[opt.RFC2821_LINE_LENGTH]
     while not reader.finished:
         try:
-            octets = await wire.octets(timeout)
+            octets = await wire.octets(max(0.001, line_began + timeout - clock.seconds()))
         except TimedOut:
+            session.octets += reader.octets
             _silent(session, reader)
             raise LostInData(os.strerror(errno.ETIMEDOUT), errno.ETIMEDOUT) from None
         except Disconnected as gone:
+            session.octets += reader.octets
             session.log(LOST, session.name, session.address, str(gone), gone.errno)
             raise LostInData(str(gone), gone.errno) from None
         chunks = reader.feed(octets) or ([b""] if reader.finished else [])
         for left, chunk in enumerate(chunks, 1 - len(chunks)):
             transaction.complete = reader.finished and left == 0
             await _chunk(talk, transaction, intake, chunk)
+        if b"\n" in octets:
+            line_began = clock.seconds()
         transaction.octets = reader.octets
         if lines and reader.longest_line > MAX_LINE and session.slots.immediate is None:
             session.count(counters.LINE_LENGTH)
@@ -140,6 +145,7 @@ async def _take_in(talk: Conversation, transaction: Transaction) -> _Intake:
             if lines == 2:
                 intake.dropped = verdict
         if intake.dropped is not None:
+            session.octets += reader.octets
             return intake
     wire.unread(reader.rest)
     session.octets += reader.octets + 3

@@ -57,6 +57,8 @@ STRICT_RELAY = info(
     fields=("client", "address", "sender"),
 )  # fmt: skip
 
+MAX_RECIPIENTS = 1000
+"""Recipients of one transaction, refused ones counted (RFC 5321 4.5.3.1.8 asks for 100)."""
 _KNOWN_PARAMETERS = frozenset({"BODY", "SIZE", "AUTH"})
 _GOING_ON = frozenset({Code.CONTINUE, Code.ACCEPT, Code.GREY, Code.DISCARD})
 
@@ -197,6 +199,9 @@ async def _recipient_verdict(talk: Conversation, transaction: Transaction, recip
     """Everything between a well-formed recipient and the reply to RCPT."""
     session = talk.session
     path = recipient.path
+    if transaction.accepted_count + transaction.refused_recipients >= MAX_RECIPIENTS:
+        recipient.flags.add(RcptFlag.FAILED)
+        return Verdict(Code.TEMPFAIL, replies.TOO_MANY_RECIPIENTS)
     if RcptFlag.EXTRA_SPACES in recipient.flags and _spaces_forbidden(session):
         session.count(counters.RCPT_PARSE)
         recipient.flags.add(RcptFlag.FAILED)

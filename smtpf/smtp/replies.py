@@ -33,6 +33,9 @@ RELAYING_DENIED = Reply(
 )
 RECIPIENT_DISCARDED = Reply(290, "250 2.1.5 recipient <%s> accepted", meaning="Accepted, but by its list entry it will not be delivered.")
 RECIPIENT_UNKNOWN = Reply(292, "550 5.7.1 recipient <%s> unknown", meaning="Call-ahead: the recipient's host does not know the mailbox.")
+TOO_MANY_RECIPIENTS = Reply(
+    1147, "452 4.5.3 too many recipients", meaning="The transaction has a thousand recipients; the client sends the rest in another one."
+)
 CANNOT_FORWARD = Reply(
     295,
     "451 4.0.0 cannot forward mail for <%s> at this time",
