@@ -23,6 +23,7 @@ from smtpf.pipeline import (
     Code,
     Filter,
     MaybeVerdict,
+    Stage,
     Verdict,
     accept,
     discard,
@@ -414,13 +415,13 @@ def _handed_down(session: Session) -> Verdict | None:
         return grey("client")
     if ClientFlag.TRAP in session.flags:
         return DISCARD
-    return SKIP_REMAINDER if _refused_here(session) else None
+    return SKIP_REMAINDER if _refused_at(session, Stage.CONNECT, Stage.IDLE) else None
 
 
-def _refused_here(session: Session) -> bool:
-    """A list refused the client or the sender, and the refusal waits: the rest of the stage is not asked."""
+def _refused_at(session: Session, *stages: Stage) -> bool:
+    """A list refused the client or the sender at one of these stages, and the refusal waits: the rest of the stage is not asked."""
     refusing = session.slots.refusing
-    return refusing is not None and refusing.filter == "access"
+    return refusing is not None and refusing.filter == "access" and refusing.stage in stages
 
 
 def _message_state(session: Session, transaction: Transaction) -> Verdict | None:
@@ -431,7 +432,7 @@ def _message_state(session: Session, transaction: Transaction) -> Verdict | None
         return ACCEPT if session.slots.refusing is None or MailFlag.WHITE in transaction.mail_flags else SKIP_REMAINDER
     if session.grey:
         return grey("client")
-    return SKIP_REMAINDER if _refused_here(session) else None
+    return SKIP_REMAINDER if _refused_at(session, Stage.CONNECT, Stage.IDLE, Stage.MAIL) else None
 
 
 def _recipient_action(
