@@ -36,6 +36,10 @@ class MemoryTransport:
         if not self.closing and not self.closed and data:
             self.other.incoming.append(bytes(data))
 
+    def writeSomeData(self, data: bytes) -> int:
+        self.write(data)
+        return len(data)
+
     def writeSequence(self, parts: Any) -> None:
         self.write(b"".join(parts))
 
@@ -45,7 +49,10 @@ class MemoryTransport:
             self.other.incoming.append(Failure(ConnectionDone()))
 
     def loseWriteConnection(self) -> None:
-        self.half_closed = True
+        """The other end reads the end of the stream, and closes."""
+        if not self.half_closed and not self.closing and not self.closed:
+            self.half_closed = True
+            self.other.incoming.append(Failure(ConnectionDone()))
 
     def abortConnection(self) -> None:
         if not self.closed:
@@ -94,6 +101,8 @@ class MemoryTransport:
             self.protocol.dataReceived(item)
         else:
             self.lost(item)
+            if self.other.half_closed:
+                self.other.incoming.append(Failure(ConnectionDone()))
         return True
 
 
@@ -132,6 +141,10 @@ class MemoryNet(Clock):
         client = factory.buildProtocol(_address(host, port))
         self.join(make(), client, ("127.0.0.1", 40000), (host, port))
         return connector
+
+    def connectUNIX(self, path: str, factory: Any, timeout: float = 30) -> Any:
+        """A listener of a socket path has port 0."""
+        return self.connectTCP(path, 0, factory, timeout)
 
     def join(self, server: Any, client: Any, client_at: tuple[str, int], server_at: tuple[str, int]) -> MemoryTransport:
         """Connect two protocols; the client's transport."""
