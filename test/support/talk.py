@@ -19,6 +19,7 @@ from smtpf.cache.store import cache_from
 from smtpf.dns.domains import Domains
 from smtpf.filters import order
 from smtpf.filters.building import Materials, filters_of
+from smtpf.filters.click import Click
 from smtpf.journal.journal import Entry, Journal
 from smtpf.journal.verbose import Verbose
 from smtpf.maps.access import AccessMap
@@ -91,7 +92,7 @@ class Talk:
         quiet = {opt.RATE_THROTTLE: "0", opt.SMTP_DROP_AFTER: "0", CACHE_PATH: ":memory:"}
         if not mx_checks:
             quiet.update(_quiet_options())
-        self.settings = SettingsHolder(Settings.of({**quiet, **(options or {})}))
+        self.settings = SettingsHolder(Settings.of({**quiet, **_by_declaration(options or {})}))
         settings = self.settings.current
         self.stats = Statistics(self.net, self.journal)
         self.stats.counting = True
@@ -106,6 +107,7 @@ class Talk:
         materials = Materials(
             settings=self.settings, journal=self.journal, stats=self.stats, reactor=self.net, rng=rng, in_thread=_here,
             access=self.access_map, routes=self.route_map, resolver=self.resolver, domains=domains, cache=self.cache, now=self.now,
+            submitter=Submitter(self.route_map, forwarder), host_name=OURS,
         )  # fmt: skip
         self.filters = filters_of(materials)
         further = [each.filter(materials) for each in extensions]
@@ -119,6 +121,7 @@ class Talk:
             call_ahead=CallAhead(forwarder, self.cache), auth_proxy=AuthProxy(self.route_map, forwarder),
             dsn=DsnSender(Submitter(self.route_map, forwarder), self.resolver, self.journal, self.now),
             queue_request=QueueRequest(self.route_map, forwarder), host_name=OURS, descriptor_limit=1_000_000,
+            addition=next(each.addition for each in self.filters if isinstance(each, Click)),
             texts=read_texts(settings, self.journal), now=self.now,
         )  # fmt: skip
         self.reception = Reception(self.engine, lambda seconds: None, lambda: None)
@@ -132,11 +135,13 @@ class Talk:
         self.net.listen(host, port, hop.make)
         return hop
 
-    def connect(self, address: str = "192.0.2.7", *, at: str = "192.0.2.25") -> Client:
-        """A client at ``address`` whose banner has come."""
+    def connect(self, address: str = "192.0.2.7", *, at: str = "192.0.2.25", first: bytes = b"") -> Client:
+        """A client at ``address`` whose banner has come; ``first`` is what it sends before."""
         client = Client(self)
         wire = self.reception.factory(OURS).buildProtocol(None)
-        self.net.join(wire, client, (address, 50000), (at, 25))
+        near = self.net.join(wire, client, (address, 50000), (at, 25))
+        if first:
+            near.write(first)
         self.net.pump()
         client.wait()
         return client
@@ -209,6 +214,15 @@ def codes(lines: list[str]) -> list[str]:
             number = NUMBER.search(line)
             found.append(f"{line[:3]} #{number[1]}" if number else line[:3])
     return found
+
+
+def _by_declaration(options: Mapping[Any, str]) -> dict[Any, str]:
+    """Options may be given by name."""
+    from smtpf.settings.catalogue import instances
+    from smtpf.settings.option import Option
+
+    by_name = {option.name: option for option in instances(Option)} if any(isinstance(key, str) for key in options) else {}
+    return {by_name[key] if isinstance(key, str) else key: value for key, value in options.items()}
 
 
 def _quiet_options() -> dict[Any, str]:
