@@ -31,6 +31,7 @@ from smtpf.filters import order
 from smtpf.filters.building import Materials, filters_of
 from smtpf.filters.click import Click
 from smtpf.filters.extension import extension_modules, extensions
+from smtpf.filters.grey import Grey
 from smtpf.filters.save import SaveDirMissing
 from smtpf.journal.journal import Journal
 from smtpf.journal.observer import FailureObserver
@@ -166,12 +167,13 @@ class Node(Service):
             await settled(each.start())
         self._filters += further
         click = next(each for each in self._filters if isinstance(each, Click))
+        grey = next(each for each in self._filters if isinstance(each, Grey))
         engine = self.engine = Engine(
             reactor=reactor, settings=self.settings, journal=journal, stats=stats, pipeline=Pipeline(order.bind(self._filters, further)),
             routes=route_map, resolver=resolver, domains=domains, forwarder=forwarder, ids=SessionIds(os.getpid()), rng=rng,
             call_ahead=CallAhead(forwarder, cache), dsn=DsnSender(submitter, resolver, journal, time.time),
             auth_proxy=AuthProxy(route_map, forwarder), queue_request=QueueRequest(route_map, forwarder), tls=tls,
-            in_thread=self.in_thread, route_counts=routes, addition=click.addition,
+            in_thread=self.in_thread, route_counts=routes, passed_grey_list=grey.has_passed, addition=click.addition,
             host_name=self._process.host_name, descriptor_limit=self._process.descriptors, texts=read_texts(settings, journal), now=time.time,
         )  # fmt: skip
         self.sessions.watch(engine)

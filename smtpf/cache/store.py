@@ -104,6 +104,8 @@ class Cache:
         self._front: OrderedDict[str, Record | None] = OrderedDict()
         self._front_limit = front_limit
         self._pending: dict[str, Record] = {}
+        self._read_failed = False
+        self._write_failed = False
 
     def configure(self, settings: Settings) -> None:
         """New options: life times apply from the next put on."""
@@ -132,6 +134,11 @@ class Cache:
     def last(self) -> int:
         """Highest change number given so far."""
         return self._database.last
+
+    @property
+    def failing(self) -> bool:
+        """The last read or the last write was an error: that a record is not found says nothing."""
+        return self._read_failed or self._write_failed
 
     def now(self) -> int:
         """Unix seconds by the cache's clock."""
@@ -313,6 +320,7 @@ class Cache:
         answer: Deferred[Record | None] = Deferred()
 
         def done(record: Record | None, error: Exception | None) -> None:
+            self._read_failed = error is not None
             if error is not None:
                 self._journal.write(GET_ERROR, shown(key), *where, session=session)
                 answer.callback(None)
@@ -345,6 +353,7 @@ class Cache:
         self._hold(key, guess)
 
         def done(change: Change | None, error: Exception | None) -> None:
+            self._write_failed = change is None
             latest = self._pending.get(key) is guess
             if latest:
                 del self._pending[key]
@@ -366,6 +375,7 @@ class Cache:
                 self._front[key] = before
             else:
                 del self._front[key]
+            self._write_failed = True
             failed(QueueFull("cache queue is full"))
 
     def _override(self, work: Callable[[Database], tuple[T, Record]]) -> Deferred[T]:

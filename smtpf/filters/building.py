@@ -13,11 +13,14 @@ import attrs
 
 from smtpf.dns.spf import Spf
 from smtpf.filters.access import Access
+from smtpf.filters.call_back import CallBack
 from smtpf.filters.click import Click
 from smtpf.filters.client_ptr import ClientPtr
 from smtpf.filters.concurrent import Concurrent
 from smtpf.filters.counting import MinuteWindows, SessionsPresent
 from smtpf.filters.dns_list import ClientLists
+from smtpf.filters.grey import Grey
+from smtpf.filters.grey_content import GreyContent
 from smtpf.filters.helo import Helo
 from smtpf.filters.idle_retest import IdleRetest
 from smtpf.filters.mail_strict import MailStrict
@@ -80,6 +83,7 @@ class Materials:
 
 def filters_of(parts: Materials) -> list[Filter]:
     """One instance of each filter of the product."""
+    grey = Grey(parts.access, parts.domains, parts.cache)
     return [
         Access(parts.access, parts.domains),
         ClientLists(parts.resolver, parts.journal),
@@ -99,6 +103,9 @@ def filters_of(parts: Materials) -> list[Filter]:
         NullRate(parts.access, MinuteWindows(parts.now)),
         OneRcptPerNull(),
         Parameters(),
+        CallBack(parts.reactor, parts.resolver, parts.cache, parts.rng),
+        grey,
+        GreyContent(grey, parts.cache, parts.in_thread),
         Report(),
         Save(parts.journal),
         Siq(SiqClient(parts.reactor, parts.rng), parts.cache, parts.resolver, parts.journal),

@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from smtpf.filters.access import Access
+from smtpf.filters.call_back import CallBack
 from smtpf.filters.click import Click
 from smtpf.filters.client_ptr import ClientPtr
 from smtpf.filters.concurrent import Concurrent
 from smtpf.filters.dns_list import ClientLists
+from smtpf.filters.grey import Grey
+from smtpf.filters.grey_content import GreyContent
 from smtpf.filters.helo import Helo
 from smtpf.filters.idle_retest import IdleRetest
 from smtpf.filters.mail_strict import MailStrict
@@ -97,6 +100,8 @@ ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
     Stage.DATA: (
         Tagging.data,
         Access.gate,
+        CallBack.data,
+        Grey.data,
         NullRate.data,
         Siq.data,
     ),
@@ -105,6 +110,8 @@ ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
         Tagging.headers,
         SpfPolicy.headers,
         P0f.headers,
+        Grey.headers,
+        GreyContent.headers,
         Access.gate,
         ClientLists.headers,
         Siq.headers,
@@ -113,12 +120,14 @@ ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
         Tagging.content,
         Access.gate,
         MimePass.content,
+        GreyContent.content,
     ),
     Stage.DOT: (
         Save.dot,
         Tagging.dot,
         Size.dot,
         Access.gate,
+        GreyContent.dot,
     ),
     Stage.RSET: (),
     Stage.CLOSE: (

@@ -63,6 +63,8 @@ class HopFailure:
     kind: FailureKind
     text: str
     errno: int = 0
+    reply: HopReply | None = None
+    """The banner, when the host was reached and said something else than 220."""
 
     @property
     def code(self) -> int:
@@ -165,6 +167,8 @@ class NextHopProtocol(ESMTPClient):
         """Keyword (upper case) to parameters of the answer to EHLO; empty after HELO."""
         self.esmtp = False
         """The last greeting was EHLO, and it was accepted."""
+        self.banner = ""
+        """The first line of the banner behind its code."""
         self.address = ""
         """Address of the peer; the path of a UNIX socket."""
         self.in_data = False

@@ -103,7 +103,8 @@ async def _greeted(attempt: _Attempt) -> NextHopProtocol | HopFailure:
     answer = await attempt.answer
     if isinstance(answer, HopReply):
         if answer.code == 220:
+            attempt.made.banner = answer.lines[0][4:]
             return attempt.made
         attempt.made.quit()
-        return HopFailure(FailureKind.PROTOCOL, answer.last)
+        return HopFailure(FailureKind.PROTOCOL, answer.last, reply=answer)
     return answer
