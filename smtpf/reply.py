@@ -63,7 +63,14 @@ def printable(text: str) -> str:
 
 
 def render(reply: Reply, args: tuple[Any, ...], session_id: str) -> Answer:
-    """The one line of ``reply``. Its variable part is cut so that number and session id always fit."""
+    """The line of ``reply``, or its lines. The variable part is cut so that number and session id always fit.
+
+    A last argument that is a tuple gives a line for each of its texts; the number stands in the last line.
+    """
     tail = f" #{reply.number} {session_id}" if reply.with_session else f" #{reply.number}"
+    if args and isinstance(args[-1], tuple):
+        texts = [printable(reply.text % (*args[:-1], text)) for text in args[-1]]
+        before = tuple(f"{text[:3]}-{text[4:]}"[: MAX_LINE - 2] for text in texts[:-1])
+        return Answer((*before, texts[-1][: MAX_LINE - 2 - len(tail)] + tail), reply.number)
     body = printable(reply.text % args if args else reply.text)
     return Answer((body[: MAX_LINE - 2 - len(tail)] + tail,), reply.number)

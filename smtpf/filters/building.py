@@ -13,12 +13,17 @@ import attrs
 
 from smtpf.dns.spf import Spf
 from smtpf.filters.access import Access
+from smtpf.filters.avastd import Avastd
 from smtpf.filters.call_back import CallBack
+from smtpf.filters.clamd import Clamd
+from smtpf.filters.cli import Cli
 from smtpf.filters.click import Click
 from smtpf.filters.client_ptr import ClientPtr
 from smtpf.filters.concurrent import Concurrent
 from smtpf.filters.counting import MinuteWindows, SessionsPresent
+from smtpf.filters.ctasd import Ctasd
 from smtpf.filters.dns_list import ClientLists
+from smtpf.filters.fpscand import Fpscand
 from smtpf.filters.grey import Grey
 from smtpf.filters.grey_content import GreyContent
 from smtpf.filters.helo import Helo
@@ -35,14 +40,17 @@ from smtpf.filters.parameters import Parameters
 from smtpf.filters.pause import Pause
 from smtpf.filters.rate import Rate
 from smtpf.filters.report import Report
+from smtpf.filters.savdid import Savdid
 from smtpf.filters.save import Save
 from smtpf.filters.siq import Siq
 from smtpf.filters.size import Size
+from smtpf.filters.spamd import Spamd
 from smtpf.filters.spf import SpfPolicy
 from smtpf.filters.tagging import Tagging
 from smtpf.filters.time_limit import TimeLimit
 from smtpf.filters.tls_policy import TlsPolicy
 from smtpf.pipeline import Filter
+from smtpf.scanners.connection import Network
 from smtpf.scanners.siq import SiqClient
 
 if TYPE_CHECKING:
@@ -84,6 +92,7 @@ class Materials:
 def filters_of(parts: Materials) -> list[Filter]:
     """One instance of each filter of the product."""
     grey = Grey(parts.access, parts.domains, parts.cache)
+    network = Network(parts.reactor, parts.resolver)
     return [
         Access(parts.access, parts.domains),
         ClientLists(parts.resolver, parts.journal),
@@ -114,4 +123,11 @@ def filters_of(parts: Materials) -> list[Filter]:
         Tagging(),
         TimeLimit(parts.now),
         TlsPolicy(parts.access),
+        Clamd(network, parts.journal),
+        Ctasd(network, parts.journal),
+        Avastd(network, parts.journal),
+        Fpscand(network, parts.journal),
+        Savdid(network, parts.journal),
+        Cli(parts.reactor, parts.journal),
+        Spamd(network, parts.access),
     ]

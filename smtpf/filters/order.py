@@ -9,11 +9,16 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from smtpf.filters.access import Access
+from smtpf.filters.avastd import Avastd
 from smtpf.filters.call_back import CallBack
+from smtpf.filters.clamd import Clamd
+from smtpf.filters.cli import Cli
 from smtpf.filters.click import Click
 from smtpf.filters.client_ptr import ClientPtr
 from smtpf.filters.concurrent import Concurrent
+from smtpf.filters.ctasd import Ctasd
 from smtpf.filters.dns_list import ClientLists
+from smtpf.filters.fpscand import Fpscand
 from smtpf.filters.grey import Grey
 from smtpf.filters.grey_content import GreyContent
 from smtpf.filters.helo import Helo
@@ -30,9 +35,11 @@ from smtpf.filters.parameters import Parameters
 from smtpf.filters.pause import Pause
 from smtpf.filters.rate import Rate
 from smtpf.filters.report import Report
+from smtpf.filters.savdid import Savdid
 from smtpf.filters.save import Save
 from smtpf.filters.siq import Siq
 from smtpf.filters.size import Size
+from smtpf.filters.spamd import Spamd
 from smtpf.filters.spf import SpfPolicy
 from smtpf.filters.tagging import Tagging
 from smtpf.filters.time_limit import TimeLimit
@@ -104,6 +111,7 @@ ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
         Grey.data,
         NullRate.data,
         Siq.data,
+        Cli.data,
     ),
     Stage.HEADERS: (
         Report.headers,
@@ -112,24 +120,42 @@ ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
         P0f.headers,
         Grey.headers,
         GreyContent.headers,
+        Clamd.headers,
         Access.gate,
         ClientLists.headers,
         Siq.headers,
+        Cli.headers,
+        Spamd.headers,
     ),
     Stage.CONTENT: (
         Tagging.content,
+        Clamd.content,
         Access.gate,
         MimePass.content,
         GreyContent.content,
+        Cli.content,
+        Spamd.content,
     ),
     Stage.DOT: (
         Save.dot,
         Tagging.dot,
+        Clamd.dot,
+        Ctasd.dot,
+        Avastd.dot,
+        Fpscand.dot,
+        Savdid.dot,
         Size.dot,
         Access.gate,
+        Ctasd.judge_spam,
         GreyContent.dot,
+        Cli.dot,
+        Spamd.dot,
     ),
-    Stage.RSET: (),
+    Stage.RSET: (
+        Clamd.rset,
+        Cli.rset,
+        Spamd.rset,
+    ),
     Stage.CLOSE: (
         Concurrent.close,
     ),

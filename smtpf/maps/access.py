@@ -133,9 +133,12 @@ class AccessMap:
         """Domain sequence of ``name``, then the bare key."""
         return await self.lookup_client(tag, name, "", sid)
 
-    async def lookup_bare(self, tag: str, sid: str | None = None) -> Hit | None:
-        """The site-wide entry of a tag."""
-        return await self.lookup_client(tag, "", "", sid)
+    async def lookup_bare(self, tag: str, sid: str | None = None, subject: str = "") -> Hit | None:
+        """The site-wide entry of a tag. ``subject`` is the domain that its pattern list, if it has one, is asked about."""
+        view = self.source.view
+        if view.tags is not None and tag not in view.tags:
+            return None
+        return (await _Search(self, view, tag, sid).first(("",), (keys.fold_domain(subject),)))[1]
 
     async def lookup_mail(self, tag: str, path: str, sid: str | None = None) -> Hit | None:
         """Mail procedure for ``local@domain``, ``local`` or the empty null sender: mail sequence, then the bare key."""
