@@ -92,6 +92,10 @@ class Domains:
         one, two = (settings[option] for option in (TLD_LEVEL_ONE_FILE, TLD_LEVEL_TWO_FILE))
         return cls(*(Path(path).read_text("utf-8", "replace").split() if path else None for path in (one, two)))
 
+    def adopt(self, fresh: Domains) -> None:
+        """Know from now on what ``fresh`` knows: everybody who holds this object follows."""
+        self._list = fresh._list
+
     def suffix(self, name: str) -> str | None:
         """The longest known public suffix that ``name`` ends with (``co.uk``), None when its top-level domain is unknown."""
         plain = plain_name(name)

@@ -275,6 +275,8 @@ async def _relay(talk: Conversation, transaction: Transaction) -> Verdict:
         session.log(GONE_BEFORE, session.name, session.address, str(wire.gone), wire.gone.errno)
         session.count(counters.DISCONNECT_AFTER_DOT)
         raise LostInData(str(wire.gone), wire.gone.errno)
+    if talk.killed is not None:
+        raise LostInData(os.strerror(errno.ECONNABORTED), errno.ECONNABORTED)
     talk.relaying = True
     try:
         outcomes = await talk.engine.forwarder.deliver(session, transaction, talk.forwards)

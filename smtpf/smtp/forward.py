@@ -345,6 +345,11 @@ class ForwardConnection:
         if spoken and protocol is not None and protocol.broken is None:
             await protocol.rset(self._session.settings[options.SMTP_COMMAND_TIMEOUT])
 
+    def abort(self) -> None:
+        """Cut the connection without QUIT; a message on its way over it is not delivered."""
+        if self.protocol is not None:
+            self.protocol.abort()
+
     def close(self) -> None:
         """End the connection: with QUIT, or inside DATA at once, which withdraws the message."""
         protocol, self.protocol = self.protocol, None

@@ -48,6 +48,11 @@ class Reception:
         """The protocol factory of one interface."""
         return SmtpFactory(self._engine, self, interface_name)
 
+    @property
+    def accepted_now(self) -> int:
+        """Connections accepted in this very second."""
+        return self.this_second if self._second == int(self._engine.now()) else 0
+
     async def admit(self, conversation: Conversation) -> None:
         """Count a connection, and let it wait when there are too many in this second."""
         engine = self._engine
