@@ -26,6 +26,10 @@ smtpf list options|messages|replies|counters
                         one tab-separated line for each
 smtpf kvmap [-abcdlLnuU] MAP [FILE ...]
                         build a compiled map from standard input, print one (-d), check a text (-c)
+smtpf stat|conn|kill|option|verbose|cache|info|lkey|reload ...
+                        ask or change a running node; `--json` for programs, `--help` for the words
+smtpf sign-licence KEY FIELDS
+                        make a licence key file
 smtpf demo [--work DIR] try it out on 127.0.0.1:2525, with a mail server of its own behind it
 smtpf WORDS             run as twistd smtpf does; +help prints all options, +version the versions
 """
@@ -109,6 +113,32 @@ def kvmap(words: Sequence[str]) -> int:
     return build(words)
 
 
+def running(name: str) -> Callable[[Sequence[str]], int]:
+    """The command ``name`` for a running node."""
+
+    def ask(words: Sequence[str]) -> int:
+        from smtpf.admin import tools
+
+        command: Callable[[Sequence[str]], int] = getattr(tools, name)
+        return command(words)
+
+    return ask
+
+
+def cache(words: Sequence[str]) -> int:
+    """Look into the cache, or change it."""
+    from smtpf.admin.cache_tool import main as use
+
+    return use(words)
+
+
+def sign_licence(words: Sequence[str]) -> int:
+    """Make a licence key file."""
+    from smtpf.admin.licence_signer import main as sign
+
+    return sign(words)
+
+
 def demo(words: Sequence[str]) -> int:
     """Try the program out."""
     from smtpf.demo import main as show
@@ -139,7 +169,15 @@ CATALOGUES: dict[str, Callable[[], list[list[str]]]] = {
     "replies": replies,
     "counters": counters,
 }
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"check": check, "list": list_catalogue, "kvmap": kvmap, "demo": demo}
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "check": check,
+    "list": list_catalogue,
+    "kvmap": kvmap,
+    "cache": cache,
+    "sign-licence": sign_licence,
+    "demo": demo,
+    **{name: running(name) for name in ("stat", "conn", "kill", "option", "verbose", "info", "lkey", "reload")},
+}
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,21 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
+from twisted.web.client import Agent
 from zope.interface import implementer
 
 from smtpf import __version__
+from smtpf.admin.commands import Administration
+from smtpf.admin.configuration import Configuration, Reread
+from smtpf.admin.control import CONTROL_SOCKET, ControlDoor
+from smtpf.admin.health import METRICS_LISTEN, HealthServer
+from smtpf.admin.licence import EXIT_INVALID, Licence
+from smtpf.admin.load import load_of
+from smtpf.admin.metrics import NodeFacts, exposition
+from smtpf.cache.cluster import Cluster, ClusterStartError
 from smtpf.cache.collector import Collector
-from smtpf.cache.opening import CacheOpenError
+from smtpf.cache.names import ResolverNames
+from smtpf.cache.opening import CACHE_PATH, MEMORY, CacheOpenError, location
 from smtpf.cache.store import cache_from
 from smtpf.dns.domains import Domains
 from smtpf.dns.resolver import Resolver
@@ -35,6 +45,7 @@ from smtpf.filters.grey import Grey
 from smtpf.filters.save import SaveDirMissing
 from smtpf.journal.journal import Journal
 from smtpf.journal.observer import FailureObserver
+from smtpf.journal.stream import FileTarget
 from smtpf.journal.targets import LOG_FORMAT, choose_target, open_target
 from smtpf.journal.verbose import VERBOSE, Verbose
 from smtpf.maps.access import ACCESS_MAP
@@ -42,12 +53,15 @@ from smtpf.maps.opening import Workshop, open_access_map, open_route_map
 from smtpf.maps.routes import ROUTE_MAP
 from smtpf.maps.source import MapError
 from smtpf.pipeline import Filter, FilterNotReady, Pipeline, settled
+from smtpf.process.announce import build_values
 from smtpf.process.ending import FAILED, INIT_ERROR, leave
 from smtpf.process.lifecycle import Lifecycle
+from smtpf.process.own_addresses import own_addresses
 from smtpf.process.sessions import SessionsInProgress
 from smtpf.settings.catalogue import instances
-from smtpf.settings.process_options import DAEMON
+from smtpf.settings.process_options import DAEMON, TEST_LICKEY
 from smtpf.settings.store import Settings, SettingsHolder
+from smtpf.smtp.administration import ADMIN_COMMANDS
 from smtpf.smtp.auth_proxy import AuthProxy
 from smtpf.smtp.call_ahead import CallAhead
 from smtpf.smtp.dsn import DsnSender
@@ -61,22 +75,29 @@ from smtpf.smtp.texts import read_texts
 from smtpf.smtp.tls import TlsContexts, TlsFilesError
 from smtpf.stats.archive import Archive
 from smtpf.stats.counter import Counter
+from smtpf.stats.listing import Facts, form
+from smtpf.stats.post import Poster
 from smtpf.stats.routes import RouteCounts
-from smtpf.stats.rows import Refused, open_stats_map
+from smtpf.stats.rows import STATS_MAP, Refused, open_stats_map
 from smtpf.stats.sampling import OpenFilesSampler
 from smtpf.stats.tables import Statistics
 
 if TYPE_CHECKING:
     from smtpf.settings.language import Problem
 
+CONNECT_SECONDS = 20.0
+"""For the connection to the server of stats-http-post."""
 THREADS = 8
 """Threads for files, maps and other work that would hold the reactor."""
 
 
-def make_service(settings: Settings, problems: Sequence[Problem], reactor: Any) -> MultiService:
-    """The node as a service. Binds the interfaces now, while the process may still do so; raises CannotStart."""
+def make_service(settings: Settings, problems: Sequence[Problem], reactor: Any, reread: Reread | None = None) -> MultiService:
+    """The node as a service. Binds the interfaces now, while the process may still do so; raises CannotStart.
+
+    ``reread`` reads the options again, for a reload.
+    """
     service = MultiService()
-    node = Node(settings, reactor)
+    node = Node(settings, reactor, reread)
     node.setServiceParent(service)  # type: ignore[no-untyped-call]
     return service
 
@@ -101,9 +122,11 @@ class _UnixClock:
 class Node(Service):
     """One node: from bound interfaces to the last saved counter."""
 
-    def __init__(self, settings: Settings, reactor: Any) -> None:
+    def __init__(self, settings: Settings, reactor: Any, reread: Reread | None = None) -> None:
         self.setName("smtpf")  # type: ignore[no-untyped-call]
         self._reactor = reactor
+        self._reread = reread
+        self._serving = False
         self.settings = SettingsHolder(settings)
         self._target = open_target(reactor, choose_target(settings, settings[DAEMON]), settings[LOG_FORMAT])
         self.journal = Journal(self._target, Verbose(settings.text(VERBOSE)))
@@ -138,9 +161,10 @@ class Node(Service):
         self._pool.start()
         clock = _UnixClock(reactor)
         stats = self.stats = Statistics(clock, journal, instances(Counter, extension_modules()), counting=False)
+        self._open_health(stats)
         routes = RouteCounts(journal)
         archive = self._open_statistics(clock, stats, routes)
-        cache = self.cache = cache_from(settings, journal, reactor)
+        cache = self.cache = cache_from(settings, journal, reactor, give_up=lambda: leave(reactor, FAILED))
         cache.start()
         self._stopping.append(cache.stop)
         collector = Collector(cache, reactor, journal, stats, settings)
@@ -148,6 +172,10 @@ class Node(Service):
         workshop = Workshop(journal, reactor, self.in_thread)
         access_map = self.access_map = _usable(open_access_map(settings[ACCESS_MAP], workshop))
         route_map = self.route_map = await self._open_routes(settings, workshop, stats)
+        own = own_addresses(self._process.host_name)
+        licence = await self._check_licence(own)
+        collector.after.append(licence.daily)
+        settings = self.settings.current
         resolver = Resolver.from_settings(reactor, settings)
         self._stopping.append(resolver.stop)
         rng = random.SystemRandom()
@@ -166,15 +194,16 @@ class Node(Service):
             each.configure(settings)
             await settled(each.start())
         self._filters += further
-        click = next(each for each in self._filters if isinstance(each, Click))
         grey = next(each for each in self._filters if isinstance(each, Grey))
+        click = next(each for each in self._filters if isinstance(each, Click))
         engine = self.engine = Engine(
             reactor=reactor, settings=self.settings, journal=journal, stats=stats, pipeline=Pipeline(order.bind(self._filters, further)),
             routes=route_map, resolver=resolver, domains=domains, forwarder=forwarder, ids=SessionIds(os.getpid()), rng=rng,
             call_ahead=CallAhead(forwarder, cache), dsn=DsnSender(submitter, resolver, journal, time.time),
             auth_proxy=AuthProxy(route_map, forwarder), queue_request=QueueRequest(route_map, forwarder), tls=tls,
             in_thread=self.in_thread, route_counts=routes, passed_grey_list=grey.has_passed, addition=click.addition,
-            host_name=self._process.host_name, descriptor_limit=self._process.descriptors, texts=read_texts(settings, journal), now=time.time,
+            host_name=self._process.host_name, descriptor_limit=self._process.descriptors, texts=read_texts(settings, journal),
+            now=time.time,
         )  # fmt: skip
         self.sessions.watch(engine)
         await archive.load()
@@ -183,13 +212,30 @@ class Node(Service):
         collector.start()
         sampler = OpenFilesSampler(reactor, stats)
         sampler.start()
+        cluster = Cluster(
+            cache, settings, journal, stats, reactor, ResolverNames(resolver), name=self._process.host_name, own_addresses=own,
+            load=partial(load_of, engine),
+        )  # fmt: skip
+        await cluster.start()
+        self._stopping.append(cluster.stop)
         self._stopping += [archive.close, sampler.stop, collector.stop, access_map.stop, route_map.stop]
-        self._process.settle()
         listening = self._process.listening
         assert listening is not None
         reception = Reception(engine, listening.hold, self._process.session_ended)
+        configuration = self.configuration = Configuration(self.settings, journal, self.in_thread, self._reread, licence.permitted)
+        configuration.follow(cache.configure, collector.configure, cluster.configure, resolver.configure, self._process.configure)
+        configuration.follow(*(each.configure for each in self._filters))
+        self._follow_reloads(configuration, engine, tls, domains)
+        administration = Administration(
+            engine, configuration, cache, version=__version__, accepted_now=lambda: reception.accepted_now, active=cluster.active,
+            licence=licence.fields, build=build_values,
+        )  # fmt: skip
+        engine.administration = administration.for_smtp()
+        own_files = self._open_control(engine, administration)
+        self._process.settle(*files_of(settings, own_files))
         stats.begin()
         self._process.serve(lambda bound: reception.factory(bound.name), self.reload)
+        self._serving = True
 
     def _open_tls(self, settings: Settings) -> TlsContexts:
         try:
@@ -210,7 +256,84 @@ class Node(Service):
         single.start()
         self._stopping.append(single.stop)
         in_order = partial(deferToThreadPool, self._reactor, single)
-        return Archive(clock, self.journal, stats, routes, rows, in_order, lambda: self.settings.current, __version__)
+        post = Poster(self._reactor, Agent(self._reactor, connectTimeout=CONNECT_SECONDS), self.journal, self._current, self._form)
+        return Archive(clock, self.journal, stats, routes, rows, in_order, self._current, __version__, post=post)
+
+    def _current(self) -> Settings:
+        return self.settings.current
+
+    def _form(self) -> bytes:
+        return form(self.stats, Facts(__version__, self.stats.started, time.time(), len(self.sessions)))
+
+    def _open_health(self, stats: Statistics) -> None:
+        where = self._current()[METRICS_LISTEN]
+        if not where:
+            return
+
+        def metrics() -> str:
+            return exposition(stats, NodeFacts(__version__, stats.started, len(self.sessions), not self._not_ready()))
+
+        server = HealthServer(self._reactor, metrics, self._not_ready)
+        self._or_refuse("metrics-listen", lambda: server.listen(where))
+        self._stopping.append(server.close)
+
+    def _not_ready(self) -> str:
+        listening = self._process.listening
+        if not self._serving:
+            return "starting"
+        return "" if listening is not None and listening.bound else "stopping"
+
+    def _open_control(self, engine: Engine, administration: Administration) -> tuple[str, ...]:
+        """The control socket; its path, which must be given to run-user."""
+        settings = self._current()
+        path = settings[CONTROL_SOCKET]
+        if not path or settings[ADMIN_COMMANDS] == "none":
+            return ()
+        door = ControlDoor(engine, administration)
+        self._or_refuse("control-socket", lambda: door.listen(path, self._reactor))
+        self._stopping.append(door.close)
+        return (path,)
+
+    def _or_refuse(self, option: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except OSError as error:
+            self.journal.write(INIT_ERROR, "node", 0, option, error.strerror or str(error), error.errno or 0)
+            raise StartRefused from error
+
+    async def _check_licence(self, own: Sequence[str]) -> Licence:
+        """Steps 12 and 13: the licence key, where there is one."""
+        settings = self._current()
+        licence = Licence(
+            settings, self.journal, self.in_thread, version=__version__, now=time.time, addresses=own, routes=self.route_map
+        )  # fmt: skip
+        if not await licence.check():
+            raise StartRefused(EXIT_INVALID)
+        if settings[TEST_LICKEY]:
+            raise StartRefused(0)
+        self.settings.replace(licence.permitted(settings))
+        return licence
+
+    def _follow_reloads(self, configuration: Configuration, engine: Engine, tls: TlsContexts, domains: Domains) -> None:
+        """What a reload reads again beside the options."""
+
+        def texts() -> None:
+            engine.texts = read_texts(self._current(), self.journal, engine.texts)
+
+        async def suffixes() -> None:
+            domains.adopt(await self.in_thread(Domains.from_settings, self._current()))
+
+        def log() -> None:
+            error = self._target.reopen() if isinstance(self._target, FileTarget) else None
+            if error is not None:
+                raise error
+
+        configuration.on_reload("log", log)
+        configuration.on_reload("access-map", self.access_map.reload)
+        configuration.on_reload("route-map", self.route_map.reload)
+        configuration.on_reload("tls-server-cert", lambda: tls.renew(self._reactor))
+        configuration.on_reload("welcome and reject file", texts)
+        configuration.on_reload("tld files", suffixes)
 
     async def _open_routes(self, settings: Settings, workshop: Workshop, stats: Statistics) -> Any:
         route_map = await open_route_map(settings[ROUTE_MAP], workshop, stats)
@@ -219,16 +342,13 @@ class Node(Service):
         return _usable(route_map)
 
     async def reload(self) -> None:
-        """SIGHUP: maps are read again, the log is opened again."""
-        for source in (self.access_map, self.route_map):
-            waiting = source.reload()
-            if waiting is not None:
-                await waiting
+        """SIGHUP: options, maps, certificates and texts are read again, the log is opened again."""
+        await self.configuration.reload()
 
     def _not_started(self, failure: Failure) -> None:
-        if not failure.check(StartRefused, FilterNotReady, CacheOpenError, SaveDirMissing, SystemExit):
+        if not failure.check(StartRefused, FilterNotReady, CacheOpenError, ClusterStartError, SaveDirMissing, SystemExit):
             self.journal.failure(failure, doing="start")
-        leave(self._reactor, FAILED)
+        leave(self._reactor, getattr(failure.value, "status", FAILED))
 
     async def _end(self) -> None:
         """Filters, statistics, cache, in the reverse order of their start."""
@@ -249,7 +369,23 @@ class Node(Service):
 
 
 class StartRefused(Exception):
-    """The node must not start; why has been logged."""
+    """The node must not start, and ends with this exit status; why has been logged."""
+
+    def __init__(self, status: int = FAILED) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+def files_of(settings: Settings, more: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+    """Files that must belong to run-user: those the node needs, and SQLite's companions of them, which may be missing."""
+    databases = []
+    cache = location(settings[CACHE_PATH])
+    if cache != MEMORY:
+        databases.append(cache)
+    kind, mark, path = settings[STATS_MAP].partition("!")
+    if mark and kind.lower() in ("sql", "file"):
+        databases.append(path)
+    return [*databases, *more], [path + tail for path in databases for tail in ("-wal", "-shm", "-journal")]
 
 
 def _usable(opened: Any) -> Any:

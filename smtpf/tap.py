@@ -7,6 +7,7 @@ options, 4 and 5, and operations, 6.1.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ from smtpf.process.lifecycle import prepare
 from smtpf.process.pidfile import PidFile
 from smtpf.settings.catalogue import instances
 from smtpf.settings.dump import dump
-from smtpf.settings.language import Loaded, Problem, load, log_unknown
+from smtpf.settings.language import Loaded, Problem, load, log_unknown, read_file
 from smtpf.settings.option import Action, Option
 from smtpf.settings.process_options import (
     ACCESS_TAG_WORDS,
@@ -39,6 +40,7 @@ from smtpf.settings.process_options import (
     RUN_PID_FILE,
     SERVICE,
     SLOW_QUIT,
+    TEST_LICKEY,
     VERSION,
 )
 from smtpf.settings.store import Settings
@@ -49,7 +51,8 @@ REFUSED = 2
 TWISTD_PID_FILE = "twistd.pid"
 """Where twistd writes its process id unless told otherwise."""
 
-NodeMaker = Callable[[Settings, tuple[Problem, ...], Any], MultiService]
+NodeMaker = Callable[[Settings, tuple[Problem, ...], Any, Callable[[], Loaded]], MultiService]
+"""The last argument reads the options again."""
 
 
 class Options(usage.Options):
@@ -90,11 +93,23 @@ def start(words: Sequence[str], reactor: Any, *, foreground: bool = False, make:
 
     Raises SystemExit when an action was asked for or the settings are wrong.
     """
-    loaded = load(words, instances(Option, extension_modules()))
+    read = _reader(words, foreground)
+    loaded = read()
     act(loaded)
-    settings = loaded.settings.evolve({DAEMON: "-"}) if foreground else loaded.settings
-    _prepare(settings, loaded.problems, reactor)
-    return (make or _node_maker())(settings, loaded.problems, reactor)
+    _prepare(loaded.settings, loaded.problems, reactor)
+    return (make or _node_maker())(loaded.settings, loaded.problems, reactor, read)
+
+
+def _reader(words: Sequence[str], foreground: bool) -> Callable[[], Loaded]:
+    """Reads command line and option file, at the start and at each reload; by then the working directory is another."""
+    folder = os.getcwd()
+
+    def read() -> Loaded:
+        loaded = load(words, instances(Option, extension_modules()), read=lambda path: read_file(os.path.join(folder, path)))
+        stay = foreground or loaded.settings[TEST_LICKEY]
+        return loaded._replace(settings=loaded.settings.evolve({DAEMON: "-"})) if stay else loaded
+
+    return read
 
 
 def act(loaded: Loaded) -> None:

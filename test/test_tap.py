@@ -32,7 +32,7 @@ class Made:
         self.settings: Settings | None = None
         self.problems: tuple[Problem, ...] = ()
 
-    def __call__(self, settings: Settings, problems: tuple[Problem, ...], reactor: Any) -> MultiService:
+    def __call__(self, settings: Settings, problems: tuple[Problem, ...], reactor: Any, reread: object) -> MultiService:
         self.settings, self.problems = settings, problems
         return MultiService()
 

@@ -173,3 +173,11 @@ SERVER_MAX_THREADS = Number(
     choices="workers; 0 = no limit",
     area="server",
 )
+TEST_LICKEY = Flag(
+    "test-lickey",
+    False,
+    "Check the licence key in the foreground and end, with exit status 0 for a good key and 3 for a bad one.",
+    choices="+|-",
+    runtime=False,
+    area="test",
+)
