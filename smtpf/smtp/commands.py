@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from smtpf.journal.message import warn
 from smtpf.pipeline import Code, Verdict
 from smtpf.reply import Answer, Reply
 from smtpf.smtp import auth, counters, delivery, envelope, greeting, replies, starttls, xclient
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
 
 _LINE = re.compile(rb"([\t\x20-\x7e]*)\r?\n")
 
+HTTP_REQUEST = warn(
+    1148,
+    "%s [%s] sent an HTTP request: %s",
+    "A browser or a program that takes this port for a web server. From localhost it may be a web page that tries to reach into the node. "
+    "The connection was closed at that line.",
+    fields=("client", "address", "verb"), since="new",
+)  # fmt: skip
+_HTTP_VERBS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "PRI"})
+_HTTP_LINE = re.compile(r"\S+ \S.* HTTP/\d(?:\.\d)?", re.IGNORECASE)
 _BLANKS = " \t"
 _BLANK = re.compile("[ \t]")
 
@@ -45,6 +55,10 @@ async def run(talk: Conversation, verb: str, argument: str, line: str) -> Verdic
     state = session.state
     if state is State.SINK and verb != "QUIT":
         return Verdict(Code.CONTINUE, replies.NOT_AVAILABLE)
+    if state is State.CONN and (verb in _HTTP_VERBS or _HTTP_LINE.fullmatch(line)):
+        session.log(HTTP_REQUEST, session.name, session.address, verb)
+        talk.ending = True
+        return Verdict(Code.DROP, replies.UNKNOWN_COMMAND, (verb,))
     forced = _forced(session, verb)
     if forced is not None:
         return forced

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -16,7 +17,7 @@ from twisted.internet.protocol import Protocol
 
 from smtpf.cache.opening import CACHE_PATH
 from smtpf.cache.store import cache_from
-from smtpf.dns.domains import Domains
+from smtpf.dns.domains import TLD_LEVEL_ONE_FILE, TLD_LEVEL_TWO_FILE, Domains
 from smtpf.filters import order
 from smtpf.filters.building import Materials, filters_of
 from smtpf.filters.click import Click
@@ -27,6 +28,8 @@ from smtpf.maps.routes import RouteMap
 from smtpf.maps.source import FixedSource, table_of
 from smtpf.maps.text import parse_text
 from smtpf.pipeline import Pipeline
+from smtpf.settings.catalogue import instances
+from smtpf.settings.option import Option
 from smtpf.settings.store import Settings, SettingsHolder
 from smtpf.smtp import options as opt
 from smtpf.smtp.auth_proxy import AuthProxy
@@ -102,7 +105,7 @@ class Talk:
         self.cache = cache_from(settings, self.journal, None, now=self.now)
         self.cache.start()
         rng = random.Random(7)
-        domains = Domains.from_settings(settings)
+        domains = _domains(settings)
         forwarder = Forwarder(self.net, self.resolver, rng)
         materials = Materials(
             settings=self.settings, journal=self.journal, stats=self.stats, reactor=self.net, rng=rng, in_thread=_here,
@@ -218,20 +221,29 @@ def codes(lines: list[str]) -> list[str]:
 
 def _by_declaration(options: Mapping[Any, str]) -> dict[Any, str]:
     """Options may be given by name."""
-    from smtpf.settings.catalogue import instances
-    from smtpf.settings.option import Option
-
-    by_name = {option.name: option for option in instances(Option)} if any(isinstance(key, str) for key in options) else {}
-    return {by_name[key] if isinstance(key, str) else key: value for key, value in options.items()}
+    return {_options()[key] if isinstance(key, str) else key: value for key, value in options.items()}
 
 
 def _quiet_options() -> dict[Any, str]:
     """Tests that would interfere where they are not the subject."""
-    from smtpf.settings.catalogue import instances
-    from smtpf.settings.option import Option
-
     off = {"mail-require-mx": "-", "grey-key": "", "spf-mail-policy": "", "rfc2606-special-domains": "-", "reject-unknown-tld": "-"}
-    return {option: off[option.name] for option in instances(Option) if option.name in off}
+    return {_options()[name]: value for name, value in off.items() if name in _options()}
+
+
+@cache
+def _options() -> Mapping[str, Any]:
+    return {option.name: option for option in instances(Option)}
+
+
+@cache
+def _usual_domains() -> Domains:
+    """Reading the list of public suffixes takes longer than everything else in a node."""
+    return Domains()
+
+
+def _domains(settings: Settings) -> Domains:
+    plain = settings[TLD_LEVEL_ONE_FILE] == "" and settings[TLD_LEVEL_TWO_FILE] == ""
+    return _usual_domains() if plain else Domains.from_settings(settings)
 
 
 def _table(text: str) -> Any:
