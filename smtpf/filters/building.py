@@ -13,6 +13,7 @@ import attrs
 
 from smtpf.dns.spf import Spf
 from smtpf.filters.access import Access
+from smtpf.filters.attachment import Attachment
 from smtpf.filters.avastd import Avastd
 from smtpf.filters.call_back import CallBack
 from smtpf.filters.clamd import Clamd
@@ -106,6 +107,7 @@ def filters_of(parts: Materials) -> list[Filter]:
         Click(parts.cache, parts.domains, parts.now),
         MailStrict(parts.domains),
         MimePass(),
+        Attachment(parts.access, parts.in_thread, parts.now),
         MsgLimit(parts.access, parts.cache, parts.journal, parts.submitter, parts.now),
         Mx(parts.resolver, parts.routes),
         Ns(parts.resolver, parts.domains, parts.routes),

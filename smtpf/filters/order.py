@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from smtpf.filters.access import Access
+from smtpf.filters.attachment import Attachment
 from smtpf.filters.avastd import Avastd
 from smtpf.filters.call_back import CallBack
 from smtpf.filters.clamd import Clamd
@@ -124,6 +125,7 @@ ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
         Access.gate,
         ClientLists.headers,
         Siq.headers,
+        Attachment.headers,
         Cli.headers,
         Spamd.headers,
     ),
@@ -132,6 +134,7 @@ ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
         Clamd.content,
         Access.gate,
         MimePass.content,
+        Attachment.content,
         GreyContent.content,
         Cli.content,
         Spamd.content,
