@@ -6,6 +6,7 @@ import pytest
 
 from smtpf.filters.client_ptr import CLIENT_IP_IN_PTR, CLIENT_IP_IN_PTR_HIT, CLIENT_PTR_REQUIRED
 from smtpf.filters.postponing import AUTH_DELAY_CHECKS, CLIENT_IS_MX
+from smtpf.filters.spf import SPF_MAIL_POLICY
 from smtpf.smtp.slots import SMTP_DELAY_CHECKS
 from test.support.talk import Talk, codes
 
@@ -78,3 +79,19 @@ def test_with_delay_checks_it_is_told_at_each_recipient() -> None:
     assert codes(client.say("RSET")) == ["250 #547"]
     client.say("MAIL FROM:<joe@example.org>")
     assert codes(client.say("RCPT TO:<ann@example.com>")) == ["554 #416"]
+
+
+MX = "example.org MX 10 mx.example.org\nmx.example.org A 81.2.69.142\n"
+
+
+def test_a_mail_exchange_of_the_senders_domain_passes() -> None:
+    talk = Talk({**BOTH, CLIENT_IS_MX: "+"}, zone=MX, route=ROUTE)
+    assert at_connect_and_mail(talk, "81.2.69.142") == ["220", "250 #283"]
+    assert at_connect_and_mail(talk, "81.2.69.143") == ["220", "554 #416"]
+
+
+def test_a_client_that_the_senders_policy_names_passes() -> None:
+    zone = "example.org TXT v=spf1 ip4:81.2.69.142 -all\n"
+    talk = Talk({**BOTH, CLIENT_IS_MX: "+", SPF_MAIL_POLICY: "fail-reject"}, zone=zone, route=ROUTE)
+    assert at_connect_and_mail(talk, "81.2.69.142") == ["220", "250 #283"]
+    assert at_connect_and_mail(talk, "81.2.69.143") == ["220", "554 #416"]
