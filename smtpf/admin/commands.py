@@ -267,6 +267,6 @@ def without_secrets(line: str) -> str:
             words.append("***" if follows else f"{name}=***")
         else:
             words.append(word.text)
-        # A blank around the sign makes the value a word of its own.
-        follows = _SECRET.search(name) is not None and not value and (not name.startswith(("+", "-")) or bool(mark))
+        # A blank around the equals sign makes the value a word of its own, or several.
+        follows = follows or (_SECRET.search(name) is not None and not value and (not name.startswith(("+", "-")) or bool(mark)))
     return " ".join((verb, *words))
