@@ -24,9 +24,12 @@ from smtpf.filters.concurrent import Concurrent
 from smtpf.filters.counting import MinuteWindows, SessionsPresent
 from smtpf.filters.ctasd import Ctasd
 from smtpf.filters.dns_list import ClientLists
+from smtpf.filters.dupmsg import DupMsg
+from smtpf.filters.emew import Emew
 from smtpf.filters.fpscand import Fpscand
 from smtpf.filters.grey import Grey
 from smtpf.filters.grey_content import GreyContent
+from smtpf.filters.header_tests import HeaderTests
 from smtpf.filters.helo import Helo
 from smtpf.filters.idle_retest import IdleRetest
 from smtpf.filters.mail_strict import MailStrict
@@ -117,6 +120,9 @@ def filters_of(parts: Materials) -> list[Filter]:
         CallBack(parts.reactor, parts.resolver, parts.cache, parts.rng),
         grey,
         GreyContent(grey, parts.cache, parts.in_thread),
+        Emew(parts.access, parts.now),
+        DupMsg(parts.cache),
+        HeaderTests(),
         Report(),
         Save(parts.journal),
         Siq(SiqClient(parts.reactor, parts.rng), parts.cache, parts.resolver, parts.journal),

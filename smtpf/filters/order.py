@@ -19,9 +19,12 @@ from smtpf.filters.client_ptr import ClientPtr
 from smtpf.filters.concurrent import Concurrent
 from smtpf.filters.ctasd import Ctasd
 from smtpf.filters.dns_list import ClientLists
+from smtpf.filters.dupmsg import DupMsg
+from smtpf.filters.emew import Emew
 from smtpf.filters.fpscand import Fpscand
 from smtpf.filters.grey import Grey
 from smtpf.filters.grey_content import GreyContent
+from smtpf.filters.header_tests import HeaderTests
 from smtpf.filters.helo import Helo
 from smtpf.filters.idle_retest import IdleRetest
 from smtpf.filters.mail_strict import MailStrict
@@ -116,22 +119,28 @@ ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
     ),
     Stage.HEADERS: (
         Report.headers,
+        HeaderTests.end_of_header,
         Tagging.headers,
         SpfPolicy.headers,
+        DupMsg.headers,
         P0f.headers,
         Grey.headers,
         GreyContent.headers,
         Clamd.headers,
+        Emew.headers,
         Access.gate,
         ClientLists.headers,
         Siq.headers,
+        HeaderTests.headers,
         Attachment.headers,
         Cli.headers,
         Spamd.headers,
     ),
     Stage.CONTENT: (
         Tagging.content,
+        DupMsg.content,
         Clamd.content,
+        Emew.content,
         Access.gate,
         MimePass.content,
         Attachment.content,
@@ -142,11 +151,13 @@ ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
     Stage.DOT: (
         Save.dot,
         Tagging.dot,
+        DupMsg.dot,
         Clamd.dot,
         Ctasd.dot,
         Avastd.dot,
         Fpscand.dot,
         Savdid.dot,
+        Emew.dot,
         Size.dot,
         Access.gate,
         Ctasd.judge_spam,
@@ -157,10 +168,12 @@ ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
     Stage.RSET: (
         Clamd.rset,
         Cli.rset,
+        DupMsg.rset,
         Spamd.rset,
     ),
     Stage.CLOSE: (
         Concurrent.close,
+        DupMsg.close,
     ),
 }  # fmt: skip
 

@@ -224,6 +224,14 @@ class HeaderList:
         self._raw.insert(at, raw)
         self._names.insert(at, key)
 
+    def replace_raw(self, raw: bytes) -> None:
+        """Let ``raw``, a field made octet by octet, stand in the place of the first field of its name, or behind all others."""
+        key = _name_of(raw)
+        if key in self._names:
+            self._raw[self._names.index(key)] = raw
+        else:
+            self.append_raw(raw)
+
     def prefix(self, name: str, tag: str) -> bool:
         """Write ``tag`` in front of the first field of that name, unless it is there already; whether it was written.
 

@@ -478,6 +478,7 @@ class Conversation:
             session.count(counters.SERVER_IO_ERROR)
             session.log(SERVER_IO, str(gone), gone.errno)
             return
+        session.broken = gone.errno != 0
         if gone.errno != errno.ETIMEDOUT:
             session.count(counters.CLIENT_IO_ERROR)
         if not isinstance(gone, delivery.LostInData):
@@ -486,6 +487,7 @@ class Conversation:
     def _timed_out(self) -> None:
         session = self.session
         session.flags.add(ClientFlag.IO_ERROR)
+        session.broken = True
         session.count(counters.CLIENT_TIMEOUT)
         session.log(CLIENT_IO, session.name, session.address, os.strerror(errno.ETIMEDOUT), errno.ETIMEDOUT)
         if self.wire.gone is None:

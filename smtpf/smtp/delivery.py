@@ -187,6 +187,7 @@ async def _header_section(talk: Conversation, transaction: Transaction, intake: 
     body = found.body
     intake.in_headers = False
     intake.head = b""
+    transaction.header_end = found.end
     headers = transaction.headers = HeaderList.parse(found.headers)
     transaction.original_headers = headers.fields
     headers.prepend_raw(_received(session, transaction, talk.engine.now()))

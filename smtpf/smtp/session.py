@@ -20,7 +20,7 @@ from smtpf.stats.counter import Counter
 if TYPE_CHECKING:
     from smtpf.journal.journal import Journal
     from smtpf.maps.routes import Route
-    from smtpf.message.header import HeaderList
+    from smtpf.message.header import HeaderEnd, HeaderList
     from smtpf.message.spool import Spool
     from smtpf.smtp.slots import ReplySlots
     from smtpf.stats.tables import Statistics
@@ -179,6 +179,8 @@ class Transaction:
         self.spf_helo = SpfResult.NONE
         self.headers: HeaderList | None = None
         """From the headers stage on: the header fields, editable until the message is relayed."""
+        self.header_end: HeaderEnd | None = None
+        """What ended the header section."""
         self.original_headers: tuple[bytes, ...] = ()
         """Header fields as the client sent them."""
         self.spool: Spool | None = None
@@ -300,6 +302,8 @@ class Session:
         """``await session.wait(seconds)``: wait, whatever the client sends; True at once when it goes."""
         self.early_input: Callable[[], tuple[int, bytes]] = lambda: (0, b"")
         """What the client has sent ahead of its turn: how many octets, and the first 100 of them."""
+        self.broken = False
+        """The connection was lost or the client fell silent, as opposed to closing it."""
         self.decisions: Decisions = Decisions()
         self._own: dict[type[Any], Any] = {}
 
