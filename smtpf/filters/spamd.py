@@ -183,7 +183,7 @@ class Spamd(Filter):
                 return reject(reply)
         assert transaction.headers is not None
         names = (settings[SPAMD_FLAG_HEADER], settings[SPAMD_LEVEL_HEADER], settings[SPAMD_STATUS_HEADER], settings[SPAMD_REPORT_HEADER])
-        _remove_foreign(transaction.headers, transaction.original_headers, names)
+        remove_foreign(transaction.headers, transaction.original_headers, names)
         if settings[SPAMD_STREAM] != "none" and _wanted(session, transaction):
             return guarded(session, self._begin(session, transaction), "spamd", None)
         return None
@@ -345,7 +345,7 @@ def _marked_by_sender(fields: tuple[bytes, ...], score_reject: int) -> Reply | N
     return MARKED_FLAG if flag is not None else None
 
 
-def _remove_foreign(headers: HeaderList, original: tuple[bytes, ...], names: tuple[str, ...]) -> None:
+def remove_foreign(headers: HeaderList, original: tuple[bytes, ...], names: tuple[str, ...]) -> None:
     """Take out the marks that came with the message; those made here in this transaction stay."""
     removed = [field.raw for field in headers.remove_prefixed(FOREIGN)]
     for name in names:

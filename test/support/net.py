@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError
-from twisted.internet.interfaces import IProtocol
+from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
@@ -99,6 +99,8 @@ class MemoryTransport:
         item = self.incoming.popleft()
         if isinstance(item, bytes):
             self.protocol.dataReceived(item)
+        elif self.other.half_closed and not self.other.closed and IHalfCloseableProtocol.providedBy(self.protocol):
+            self.protocol.readConnectionLost()
         else:
             self.lost(item)
             if self.other.half_closed:
