@@ -7,14 +7,10 @@ spec chapters filters-envelope, 9.2; session, 5.5 and 5.6.
 from __future__ import annotations
 
 from smtpf.pipeline import Filter, Verdict, reject
-from smtpf.reply import Reply
-from smtpf.smtp.replies import BAD_PARAMETERS_MAIL
+from smtpf.smtp.replies import BAD_PARAMETERS_MAIL, BAD_PARAMETERS_RCPT
 from smtpf.smtp.session import MailFlag, Recipient, Session, Transaction
 from smtpf.stats.counter import Counter, Group
 
-BAD_PARAMETERS_RCPT = Reply(
-    1017, "555 5.5.4 invalid or unsupported parameters", meaning="RCPT came with parameters, though the client had said HELO and not EHLO."
-)
 HELO_MAIL_PARAMS = Counter("helo-mail-params", Group.MAIL, "MAIL with parameters after HELO, or with BODY=BINARYMIME.", since="later")
 HELO_RCPT_PARAMS = Counter("helo-rcpt-params", Group.RCPT, "RCPT with parameters after HELO.", since="later")
 

@@ -60,6 +60,7 @@ STRICT_RELAY = info(
 MAX_RECIPIENTS = 1000
 """Recipients of one transaction, refused ones counted (RFC 5321 4.5.3.1.8 asks for 100)."""
 _KNOWN_PARAMETERS = frozenset({"BODY", "SIZE", "AUTH"})
+_BODIES = frozenset({"7BIT", "8BITMIME", "BINARYMIME"})
 _GOING_ON = frozenset({Code.CONTINUE, Code.ACCEPT, Code.GREY, Code.DISCARD})
 
 
@@ -120,7 +121,9 @@ async def _sender_verdict(talk: Conversation, transaction: Transaction, parsed: 
     transaction.parameters = parsed.parameters
     if session.esmtp and not _KNOWN_PARAMETERS.issuperset(parsed.parameters):
         return Verdict(Code.REJECT, replies.BAD_PARAMETERS_MAIL)
-    body = parsed.parameters.get("BODY", "").upper()
+    body = parsed.parameters.get("BODY", "7BIT").upper()
+    if body not in _BODIES:
+        return Verdict(Code.REJECT, replies.BAD_PARAMETERS_MAIL)
     if body == "8BITMIME":
         transaction.mail_flags.add(MailFlag.EIGHT_BIT_MIME)
     elif body == "BINARYMIME":
@@ -202,6 +205,8 @@ async def _recipient_verdict(talk: Conversation, transaction: Transaction, recip
     if transaction.accepted_count + transaction.refused_recipients >= MAX_RECIPIENTS:
         recipient.flags.add(RcptFlag.FAILED)
         return Verdict(Code.TEMPFAIL, replies.TOO_MANY_RECIPIENTS)
+    if session.esmtp and recipient.parameters:
+        return Verdict(Code.REJECT, replies.BAD_PARAMETERS_RCPT)
     if RcptFlag.EXTRA_SPACES in recipient.flags and _spaces_forbidden(session):
         session.count(counters.RCPT_PARSE)
         recipient.flags.add(RcptFlag.FAILED)

@@ -45,12 +45,11 @@ async def _greeted(talk: Conversation, argument: str, schizophrenic: Reply, *, e
     """What HELO and EHLO have in common: a refusal, or None with the transaction before it ended."""
     session = talk.session
     level = session.settings[opt.SMTP_HELO_SCHIZO]
-    name = argument.split(None, 1)[0]
-    if level and session.helo and session.helo.lower() != name.lower():
+    if level and session.helo and session.helo.lower() != argument.lower():
         session.count(counters.HELO_SCHIZOPHRENIC)
         session.flags.add(ClientFlag.SCHIZO)
         return Verdict(Code.DROP if level == 2 else Code.REJECT, schizophrenic, (session.name, session.address))
-    session.helo = name
+    session.helo = argument
     if esmtp and not _ehlo_allowed(talk):
         session.flags.add(ClientFlag.EHLO_NO_HELO)
         return Verdict(Code.REJECT, replies.EHLO_NOT_SUPPORTED)

@@ -85,4 +85,7 @@ PROCEED = Reply(1033, "250 2.0.0 proceed", meaning="The command has no answer of
 BAD_PARAMETERS_MAIL = Reply(
     1016, "555 5.5.4 invalid or unsupported parameters", meaning="MAIL named a parameter that was not offered in the EHLO reply."
 )
+BAD_PARAMETERS_RCPT = Reply(
+    1017, "555 5.5.4 invalid or unsupported parameters", meaning="RCPT named a parameter that was not offered in the EHLO reply."
+)
 PRELIMINARY = Answer(('354 enter mail, end with "." on a line by itself',))
