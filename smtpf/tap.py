@@ -103,9 +103,10 @@ def start(words: Sequence[str], reactor: Any, *, foreground: bool = False, make:
 def _reader(words: Sequence[str], foreground: bool) -> Callable[[], Loaded]:
     """Reads command line and option file, at the start and at each reload; by then the working directory is another."""
     folder = os.getcwd()
+    options = instances(Option, extension_modules())
 
     def read() -> Loaded:
-        loaded = load(words, instances(Option, extension_modules()), read=lambda path: read_file(os.path.join(folder, path)))
+        loaded = load(words, options, read=lambda path: read_file(os.path.join(folder, path)))
         stay = foreground or loaded.settings[TEST_LICKEY]
         return loaded._replace(settings=loaded.settings.evolve({DAEMON: "-"})) if stay else loaded
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol, TextIO, TypeVar
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
@@ -136,7 +137,8 @@ def _offline(file: str, ttl: int | None, flags: dict[str, str], lines: Iterable[
         if "--dump" in flags:
             return _now(cache.in_thread(dump, writes=False))
         if "--load" in flags:
-            return _now(cache.in_thread(lambda database: load_records(database, lines)))
+            records = list(loaded(lines))
+            return _now(cache.in_thread(lambda database: store(database, records)))
         return commands(OfFile(cache, ttl), lines, as_json)
     except Failed as problem:
         return told(f"smtpf: {file}: {problem}", FAILED)
@@ -209,19 +211,25 @@ def dump(database: Database) -> int:
     return 0
 
 
-def load_records(database: Database, lines: Iterable[str]) -> int:
-    """Store the records of a dump, whatever is there under their keys. All of them, or none when a line is not understood."""
+def store(database: Database, records: Iterable[Record]) -> int:
+    """Store records, whatever is there under their keys, as changes of this node. In one transaction."""
+    for record in records:
+        database.write(attrs.evolve(record, o=database.node))
+    return 0
+
+
+def loaded(lines: Iterable[str]) -> Iterator[Record]:
+    """The records of a dump. Raises Failed for a line that is none."""
     for number, line in enumerate(lines, start=1):
         try:
             key, value, *numbers = line.rstrip("\n").split("\t")
             key, value = _plain(key), _plain(value)
             version, created, touched, expires = map(int, numbers)
         except ValueError:
-            raise ValueError(f"line {number} is not KEY VALUE H C T E with tabs between them") from None
+            raise Failed(f"line {number} is not KEY VALUE H C T E with tabs between them") from None
         if not storable(key, value):
-            raise ValueError(f"line {number}: key or value too long")
-        database.write(Record(key, value, version, created, touched, expires, database.node))
-    return 0
+            raise Failed(f"line {number}: key or value too long")
+        yield Record(key, value, version, created, touched, expires)
 
 
 def _kept(text: str) -> str:
