@@ -23,6 +23,7 @@ from smtpf.filters.client_ptr import ClientPtr
 from smtpf.filters.concurrent import Concurrent
 from smtpf.filters.counting import MinuteWindows, SessionsPresent
 from smtpf.filters.ctasd import Ctasd
+from smtpf.filters.digest import DigestLists
 from smtpf.filters.dns_list import ClientLists
 from smtpf.filters.dupmsg import DupMsg
 from smtpf.filters.emew import Emew
@@ -32,6 +33,7 @@ from smtpf.filters.grey_content import GreyContent
 from smtpf.filters.header_tests import HeaderTests
 from smtpf.filters.helo import Helo
 from smtpf.filters.idle_retest import IdleRetest
+from smtpf.filters.ixhash import IxHash
 from smtpf.filters.mail_strict import MailStrict
 from smtpf.filters.mime_pass import MimePass
 from smtpf.filters.msg_limit import MsgLimit
@@ -123,6 +125,8 @@ def filters_of(parts: Materials) -> list[Filter]:
         Emew(parts.access, parts.now),
         DupMsg(parts.cache),
         HeaderTests(),
+        IxHash(parts.resolver, parts.journal),
+        DigestLists(parts.resolver, parts.journal),
         Report(),
         Save(parts.journal),
         Siq(SiqClient(parts.reactor, parts.rng), parts.cache, parts.resolver, parts.journal),

@@ -18,6 +18,7 @@ from smtpf.filters.click import Click
 from smtpf.filters.client_ptr import ClientPtr
 from smtpf.filters.concurrent import Concurrent
 from smtpf.filters.ctasd import Ctasd
+from smtpf.filters.digest import DigestLists
 from smtpf.filters.dns_list import ClientLists
 from smtpf.filters.dupmsg import DupMsg
 from smtpf.filters.emew import Emew
@@ -27,6 +28,7 @@ from smtpf.filters.grey_content import GreyContent
 from smtpf.filters.header_tests import HeaderTests
 from smtpf.filters.helo import Helo
 from smtpf.filters.idle_retest import IdleRetest
+from smtpf.filters.ixhash import IxHash
 from smtpf.filters.mail_strict import MailStrict
 from smtpf.filters.mime_pass import MimePass
 from smtpf.filters.msg_limit import MsgLimit
@@ -133,6 +135,7 @@ ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
         Siq.headers,
         HeaderTests.headers,
         Attachment.headers,
+        DigestLists.headers,
         Cli.headers,
         Spamd.headers,
     ),
@@ -144,7 +147,9 @@ ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
         Access.gate,
         MimePass.content,
         Attachment.content,
+        DigestLists.content,
         GreyContent.content,
+        IxHash.content,
         Cli.content,
         Spamd.content,
     ),
@@ -161,7 +166,9 @@ ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
         Size.dot,
         Access.gate,
         Ctasd.judge_spam,
+        DigestLists.dot,
         GreyContent.dot,
+        IxHash.dot,
         Cli.dot,
         Spamd.dot,
     ),
