@@ -83,8 +83,8 @@ async def _handshake(talk: Conversation) -> None:
     assert tls is not None
     done: Deferred[None] = Deferred()
     wire.handshake = done
-    wire.transport.write(READY.encode())
-    wire.transport.startTLS(tls.server())
+    wire.write(READY.encode())
+    wire.start_tls(tls.server())
     done.addTimeout(session.settings[SMTP_CONNECT_TIMEOUT], talk.engine.reactor)
     try:
         await done

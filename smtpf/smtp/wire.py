@@ -63,7 +63,7 @@ class Wire(smtp.ESMTP):
     transport: Any
 
     def __init__(self, clock: Any, talker: Callable[[Wire], Talker]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        # The stock class's __init__ is left out: what it makes serves a reader that never runs here, and every idle session would hold it.
         self._clock = clock
         self._make_talker = talker
         self._talker: Talker | None = None
@@ -76,6 +76,7 @@ class Wire(smtp.ESMTP):
         self._deadline = 0.0
         self._reading = True
         self._write_full = False
+        self._direct: Callable[[bytes], int | Exception] | None = None
         self._discarding = False
         self._until_input = False
         self._lines_at_once = 0
@@ -92,6 +93,7 @@ class Wire(smtp.ESMTP):
         except AttributeError:
             pass
         self.transport.registerProducer(self, True)
+        self._direct = getattr(self.transport, "writeSomeData", None)
         self._talker = self._make_talker(self)
         self._talker.connected()
 
@@ -230,7 +232,7 @@ class Wire(smtp.ESMTP):
         """Write, and wait while the client does not read. Raises TimedOut, Disconnected."""
         if self.gone is not None:
             raise NotWritten(str(self.gone), self.gone.errno)
-        self.transport.write(data)
+        self.write(data)
         if self._write_full:
             self._draining = Deferred()
             self._set_alarm(timeout)
@@ -240,6 +242,26 @@ class Wire(smtp.ESMTP):
                 raise NotWritten(str(self.gone), self.gone.errno)
             if self._write_full:
                 raise TimedOut
+
+    def write(self, data: bytes) -> None:
+        """Write without waiting: straight to the socket, which saves a turn of the reactor and two system calls for each reply.
+
+        That keeps the order only as long as nothing is in the transport's buffer: once anything has gone there, all does.
+        """
+        direct = self._direct
+        if direct is not None:
+            sent = direct(data)
+            if isinstance(sent, int):
+                if sent == len(data):
+                    return
+                data = data[sent:]
+            self._direct = None
+        self.transport.write(data)
+
+    def start_tls(self, context: Any) -> None:
+        """What is written from now on goes through TLS."""
+        self._direct = None
+        self.transport.startTLS(context)
 
     def close(self, linger: float) -> None:
         """End the connection so that the last reply is read: octets still coming are thrown away, not answered by RST."""
