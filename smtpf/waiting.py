@@ -27,51 +27,51 @@ def run(
     from the Deferred waited for. The Deferred now waited for is returned (None when ``work`` has
     ended).
     """
-    return _step(work, None, done, failed)
+    return _Run(work, done, failed).step(None)
 
 
-def _step(
-    work: Coroutine[Deferred[Any], Any, T],
-    value: Any,
-    done: Callable[[T], None],
-    failed: Callable[[Failure], None],
-) -> Deferred[Any] | None:
-    while True:
-        try:
-            if isinstance(value, Failure):
-                waiting: Deferred[Any] = value.throwExceptionIntoGenerator(work)
-            else:
-                waiting = work.send(value)
-        except StopIteration as stop:
-            done(stop.value)
-            return None
-        except BaseException:
-            failed(Failure())
-            return None
-        answer = _Answer()
-        waiting.addBoth(answer.take)
-        if not answer.come:
-            answer.resume = lambda result: _step(work, result, done, failed)
-            return waiting
-        value = answer.value
+class _Run:
+    """Work under way. Answers that are there already are taken in a loop: work that meets many of them must not grow the stack."""
 
+    __slots__ = ("_answer", "_come", "_done", "_failed", "_stepping", "_work")
 
-class _Answer:
-    """What a Deferred gives. Answers that are there already are taken in a loop: work that meets many of them must not grow the stack."""
+    def __init__(self, work: Coroutine[Deferred[Any], Any, T], done: Callable[[T], None], failed: Callable[[Failure], None]) -> None:
+        self._work = work
+        self._done = done
+        self._failed = failed
+        self._stepping = False
+        self._come = False
+        self._answer: Any = None
 
-    __slots__ = ("come", "resume", "value")
+    def step(self, value: Any) -> Deferred[Any] | None:
+        """Go on with the answer ``value``, until the work ends or waits."""
+        work = self._work
+        self._stepping = True
+        while True:
+            try:
+                if isinstance(value, Failure):
+                    waiting: Deferred[Any] = value.throwExceptionIntoGenerator(work)
+                else:
+                    waiting = work.send(value)
+            except StopIteration as stop:
+                self._done(stop.value)
+                return None
+            except BaseException:
+                self._failed(Failure())
+                return None
+            waiting.addBoth(self._take)
+            if not self._come:
+                self._stepping = False
+                return waiting
+            value, self._answer = self._answer, None
+            self._come = False
 
-    def __init__(self) -> None:
-        self.come = False
-        self.value: Any = None
-        self.resume: Callable[[Any], object] | None = None
-
-    def take(self, value: Any) -> None:
-        if self.resume is not None:
-            self.resume(value)
-            return
-        self.come = True
-        self.value = value
+    def _take(self, value: Any) -> None:
+        if self._stepping:
+            self._answer = value
+            self._come = True
+        else:
+            self.step(value)
 
 
 def in_background(work: Coroutine[Deferred[Any], Any, Any], failed: Callable[[Failure], None]) -> None:
