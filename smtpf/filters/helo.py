@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
@@ -75,8 +76,11 @@ _OCTAL = re.compile(r"0[0-7]+")
 _DECIMAL = re.compile(r"0|[1-9][0-9]*")
 _HEXADECIMAL = re.compile(r"0[xX][0-9A-Fa-f]+")
 _LARGEST = 0xFFFFFFFF
+REMEMBERED = 1024
+"""HELO arguments of which is remembered what address they are."""
 
 
+@lru_cache(maxsize=REMEMBERED)
 def helo_address(argument: str) -> IPv4Address | IPv6Address | None:
     """The address that a HELO argument is: bare or in brackets, ``IPv6:`` in front or not, or one number of 32 bits."""
     text = argument[1:-1] if argument.startswith("[") and argument.endswith("]") else argument

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 
+REMEMBERED = 4096
+"""Addresses whose form and class are remembered."""
 _LOCAL_NETWORKS = tuple(ipaddress.ip_network(network) for network in ("127.0.0.0/8", "0.0.0.0/32", "::1/128", "::/128"))
 
 
+@lru_cache(maxsize=REMEMBERED)
 def plain_address(text: str) -> str:
     """An address as it is logged and looked up: IPv4-mapped as IPv4, IPv6 as RFC 5952 has it, without a zone."""
     try:
@@ -17,6 +21,7 @@ def plain_address(text: str) -> str:
     return str(mapped or address)
 
 
+@lru_cache(maxsize=REMEMBERED)
 def is_local(address: str) -> bool:
     """127/8, ::1, 0.0.0.0 or ::."""
     ip = ipaddress.ip_address(address)

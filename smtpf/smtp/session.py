@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Awaitable, Callable, Iterable
 from enum import Enum, StrEnum
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from smtpf.journal.message import Message
@@ -122,8 +123,14 @@ def flag_text(flags: Iterable[str], order: type[StrEnum]) -> str:
     """Names of the set flags in table order, joined by commas; empty if none."""
     if not flags:
         return ""
-    present = set(flags)
-    return ",".join(flag for flag in order if flag in present)
+    if len(present := set(flags)) == 1:
+        return str(*present)
+    return ",".join(sorted(present, key=_places(order).__getitem__))
+
+
+@cache
+def _places(order: type[StrEnum]) -> dict[str, int]:
+    return {flag: place for place, flag in enumerate(order)}
 
 
 class SpfResult(Enum):
