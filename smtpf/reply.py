@@ -59,6 +59,8 @@ class Answer:
 
 def printable(text: str) -> str:
     """``text`` with every octet that may not stand in a reply replaced by ``?``."""
+    if text.isprintable() and text.isascii():
+        return text
     return _UNPRINTABLE.sub("?", text)
 
 

@@ -147,10 +147,10 @@ class Journal:
 
 def harmless(value: Any) -> Any:
     """``value`` as it may stand in a log line: numbers as they are; else text without control characters, at most 1000 octets of UTF-8."""
-    if isinstance(value, bytes):
-        text = value.decode("utf-8", "replace")
-    elif isinstance(value, str):
+    if isinstance(value, str):
         text = value
+    elif isinstance(value, bytes):
+        text = value.decode("utf-8", "replace")
     elif isinstance(value, int | float):
         return value
     else:
