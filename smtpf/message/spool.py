@@ -68,7 +68,9 @@ MEMORY = 256 * 1024
 """Octets of a body that stay in memory."""
 BACKLOG = 256 * 1024
 """Octets that may wait for the disk before the writer is asked to wait."""
-PIECE = 65536
+BATCH = 128 * 1024
+"""Octets that are gathered for one write: each costs a change of threads."""
+PIECE = 256 * 1024
 """Octets read from the file at a time."""
 MODE = 0o660
 
@@ -130,18 +132,24 @@ class Spool:
             self._memory.append(chunk)
             if self.size <= MEMORY and not self._created:
                 return None
-            self._pending += self._memory if not self._created else [chunk]
+            if self._created:
+                self._pending.append(chunk)
+            else:
+                self._pending += self._memory
+                self._pending_octets = self.size - len(chunk)
             if self.size > MEMORY:
                 self._memory = None
             self._created = True
         else:
             self._pending.append(chunk)
         self._pending_octets += len(chunk)
-        self._flush()
+        if self._pending_octets >= BATCH:
+            self._flush()
         return self._idle() if self._pending_octets > BACKLOG else None
 
     def finish(self) -> Deferred[None] | None:
         """The body is complete. A Deferred when the disk has not caught up; afterwards ``error`` is final."""
+        self._flush()
         return self._idle()
 
     async def path(self) -> str | SpoolError:
@@ -151,7 +159,7 @@ class Spool:
         if not self._created and self._memory is not None:
             self._created = True
             self._pending += self._memory or [b""]
-            self._flush()
+        self._flush()
         waiting = self._idle()
         if waiting is not None:
             await waiting
