@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IProtocolFactory
 
 from smtpf.journal.message import err, info
 from smtpf.process.announce import announce
+from smtpf.process.collection import settle_collector
 from smtpf.process.detach import detach
 from smtpf.process.ending import CannotStart
 from smtpf.process.identity import UMASK, become, give_files, look_up
@@ -106,6 +107,7 @@ class Lifecycle:
             lambda: self._settings[SLOW_QUIT_TIMEOUT],
         )
         self._signals.install()
+        settle_collector()
         self.listening.start(factory)
         self._serving = True
         self._journal.write(NODE_READY)
