@@ -66,7 +66,7 @@ def start(reactor: Any, argv: Sequence[str], timeout: float) -> Program | Ending
         return Ending(CANNOT_EXECUTE) if error.filename is not None else error
     os.close(ends[0])
     os.close(ends[3])
-    program = Program(reactor, child, timeout)
+    program = Program(reactor, child, timeout, ends[1], ends[2])
     StandardIO(program, ends[2], ends[1], reactor)  # type: ignore[call-arg]
     return program
 
@@ -77,11 +77,14 @@ class Program(Protocol):
 
     transport: Any
 
-    def __init__(self, reactor: Any, child: subprocess.Popen[bytes], timeout: float) -> None:
+    def __init__(self, reactor: Any, child: subprocess.Popen[bytes], timeout: float, input_pipe: int, output_pipe: int) -> None:
         self.pid = child.pid
         self._reactor = reactor
         self._child = child
         self._timeout = timeout
+        self._input_pipe = input_pipe
+        self._output_pipe = output_pipe
+        """Our ends; -1 once closed. StandardIO leaves closing to its user."""
         self._partial = b""
         self._lines: list[str] = []
         self._output_ended = False
@@ -120,16 +123,17 @@ class Program(Protocol):
             self._take(self._partial)
             self._partial = b""
         self._output_ended = True
+        self._output_pipe = _closed(self._output_pipe)
         self._wake()
 
     def writeConnectionLost(self) -> None:
         self._input_broken = not self._input_ended
+        self._input_pipe = _closed(self._input_pipe)
         self.resumeProducing()
-        self._wake()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if not self._output_ended:
-            self.readConnectionLost()
+        self._input_pipe = _closed(self._input_pipe)
+        self.readConnectionLost()
         self.resumeProducing()
 
     def pauseProducing(self) -> None:
@@ -267,3 +271,9 @@ class Program(Protocol):
         """Close both pipes."""
         if self.transport is not None and not self.transport.disconnected:
             self.transport.connectionLost(Failure(CONNECTION_DONE))
+
+
+def _closed(pipe: int) -> int:
+    if pipe >= 0:
+        os.close(pipe)
+    return -1
