@@ -43,7 +43,7 @@ from smtpf.cache.records import TOMBSTONE_LIFE
 from smtpf.cache.replica import Applied, Page, Position, Received
 from smtpf.cache.resync import resync
 from smtpf.cache.signing import SHORTEST_SECRET
-from smtpf.cache.store import Cache, CacheError, Change
+from smtpf.cache.store import CacheError, Change, FileCache
 from smtpf.journal.message import err, info, warn
 from smtpf.settings.option import Number, Text
 from smtpf.stats.counter import Counter, Group, Kind
@@ -165,7 +165,7 @@ class Cluster:
 
     def __init__(
         self,
-        cache: Cache,
+        cache: FileCache,
         settings: Settings,
         journal: Journal,
         stats: Statistics,

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from smtpf.cache.database import Database, code_of
+from smtpf.cache.database import COUNT_ENDED, code_of
 from smtpf.cache.store import Cache, CacheError
 from smtpf.journal.message import debug, err, info
 from smtpf.settings.option import Number
@@ -69,7 +69,6 @@ GREY_EXPIRED = info(
     since="later",
 )
 
-COUNT_GREY = "SELECT count(*) FROM mcc WHERE e <= ? AND k LIKE 'grey:%' AND substr(d,1,1) = '4' AND x = 0"
 EXPIRE = "DELETE FROM mcc WHERE e <= ?"
 
 Hook = Callable[[], Awaitable[None] | None]
@@ -158,13 +157,10 @@ class Collector:
         self._took(RUN_IN, ended - began)
 
     async def _count_grey(self, now: int) -> None:
-        def count(database: Database) -> int:
-            return int(database.connection.execute(COUNT_GREY, (now,)).fetchone()[0])
-
         try:
-            found = await self._cache.in_thread(count, writes=False)
+            found = await self._cache.count_ended("grey", "4", now)
         except CacheError as error:
-            self._sql_failed(COUNT_GREY, error)
+            self._sql_failed(COUNT_ENDED, error)
             return
         if found:
             self._stats.add(GREY_TEMP_EXPIRE, found)

@@ -29,6 +29,7 @@ _WRITE = (
     " ON CONFLICT(k) DO UPDATE SET d = excluded.d, h = excluded.h, c = excluded.c, t = excluded.t, e = excluded.e,"
     " o = excluded.o, x = excluded.x, n = excluded.n"
 )
+COUNT_ENDED = "SELECT count(*) FROM mcc WHERE e <= ? AND k LIKE ? AND substr(d,1,1) = ? AND x = 0"
 _EXPIRE = "DELETE FROM mcc WHERE rowid IN (SELECT rowid FROM mcc WHERE e <= ? LIMIT ?)"
 
 _CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN})
@@ -212,6 +213,10 @@ class Database:
     def expire_slice(self, now: int) -> int:
         """Delete up to ``SLICE`` rows that ended at or before ``now``; how many there were."""
         return self.connection.execute(_EXPIRE, (now, SLICE)).rowcount
+
+    def count_ended(self, family: str, code: str, now: int) -> int:
+        """Records of ``family`` whose value begins with the character ``code`` and that ended at or before ``now``."""
+        return int(self.connection.execute(COUNT_ENDED, (now, f"{family}:%", code)).fetchone()[0])
 
     def truncate(self) -> None:
         """Delete all rows. For tools; a running node never does it."""

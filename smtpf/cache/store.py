@@ -2,15 +2,17 @@
 
 A bounded front in memory holds the records in use, so most reads are answered at once; others are read from the
 file on its own thread. A put changes the front at once and is written behind the back of the session: no mail waits
-for the disk, and none is refused because the cache is broken. Source: spec chapter operations, 1.3 to 1.8.
+for the disk, and none is refused because the cache is broken. ``Cache`` is what all caches have in common,
+``FileCache`` the one with a file; the one kept by a server is in ``shared``. Source: spec chapter operations, 1.3 to 1.8.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -21,8 +23,9 @@ from twisted.internet.defer import Deferred
 from smtpf.cache import opening, ttl
 from smtpf.cache.database import Database, buried, counted, incremented, successor
 from smtpf.cache.opening import Opener
+from smtpf.cache.operations import Increment, Operation, Put, Read, Remove
 from smtpf.cache.records import Record, storable
-from smtpf.cache.worker import FromThread, Inline, Job, QueueFull, Thread, Workplace
+from smtpf.cache.worker import FromThread, Inline, Job, NotTaken, Thread, Workplace
 from smtpf.journal.message import debug, err
 
 if TYPE_CHECKING:
@@ -38,20 +41,22 @@ GOT = debug(541, "cache get key={%s} value={%s} h=%lu c=%lu t=%lu e=%lu %s(%lu)"
 GET_ERROR = err(
     542,
     "cache get error key={%s} %s(%lu)",
-    "The cache file could not be read, or too much work waits for it. The record counts as not found; mail goes on.",
+    "The cache could not be read: its file is broken, its server away, or too much work waits. The record counts as not found;"
+    " mail goes on.",
 )
 PUTTING = debug(543, "cache put key={%s} value={%s} e=%lu %s(%lu)", "cache", "A record is about to be put into the cache.")
 PUT_ERROR = err(
     544,
     "cache put error key={%s} value={%s} %s(%lu)",
-    "A record could not be stored: disk full, file locked, key or value longer than 1024 octets, or too much work waiting. Mail goes on.",
+    "A record could not be stored: disk full, file locked, server away, key or value longer than 1024 octets, or too much work waiting."
+    " Mail goes on.",
 )
 DELETING = debug(545, "cache delete key={%s} %s(%lu)", "cache", "A record is about to be removed from the cache.")
 DELETE_ERROR = err(546, "cache delete error key={%s} %s(%lu)", "A record could not be removed from the cache. Mail goes on.")
 
 
 class CacheError(Exception):
-    """The cache file could not be read or written, for a caller who must know. Filters never see it."""
+    """The cache could not be read or written, for a caller who must know. Filters never see it."""
 
 
 class _Unknown(Enum):
@@ -74,22 +79,24 @@ class Change:
 
 
 Observer = Callable[[Sequence[Change]], None]
+Done = Callable[[Any, Exception | None], None]
+"""Hears the result of an operation, or why there is none, in the reactor's thread."""
 Where = tuple[str, int]
 
 
-class Cache:
-    """Records by key. Made by :func:`cache_from`; ``start`` opens it.
+class Cache(ABC):
+    """Records by key, wherever they are kept. ``start`` opens it.
 
     ``session`` arguments take the session id for log lines. ``observers`` hear committed local changes.
     """
+
+    counts_in_memory = True
+    """A counter that memory knows need not be asked for: nobody else counts with it."""
 
     def __init__(
         self,
         settings: Settings,
         journal: Journal,
-        database: Database,
-        workplace: Workplace,
-        opener: Opener,
         *,
         now: Callable[[], float] = time.time,
         front_limit: int = FRONT_LIMIT,
@@ -97,9 +104,6 @@ class Cache:
         self.settings = settings
         self.observers: list[Observer] = []
         self._journal = journal
-        self._database = database
-        self._workplace = workplace
-        self._opener = opener
         self._now = now
         self._front: OrderedDict[str, Record | None] = OrderedDict()
         self._front_limit = front_limit
@@ -111,29 +115,22 @@ class Cache:
         """New options: life times apply from the next put on."""
         self.settings = settings
 
-    def start(self) -> None:
-        """Open the file. Blocks; raises ``opening.CacheOpenError`` when there is no usable file (logged as #172)."""
-        self._opener.open(self._database)
-        self._workplace.start()
+    @abstractmethod
+    def start(self) -> Awaitable[None] | None:
+        """Make the cache ready; await what is returned. Raises ``opening.CacheOpenError``, logged, when the node must not start."""
 
-    def stop(self) -> None:
-        """Write what waits and close the file. Blocks for that long; nothing may be asked afterwards."""
-        self._workplace.stop()
+    @abstractmethod
+    def stop(self) -> Awaitable[None] | None:
+        """Finish what waits, within a bound, and close; await what is returned. Nothing may be asked afterwards."""
 
     @property
+    @abstractmethod
     def node(self) -> str:
-        """Id of this node, 32 hex digits."""
-        return self._database.node
+        """Id of this node as writer of records, 32 hex digits."""
 
-    @property
-    def epoch(self) -> int:
-        """Changes when the file is made anew."""
-        return self._database.epoch
-
-    @property
-    def last(self) -> int:
-        """Highest change number given so far."""
-        return self._database.last
+    @abstractmethod
+    def _submit(self, operation: Operation, done: Done) -> bool:
+        """Begin ``operation``. False: it cannot be taken now, and ``done`` is not called."""
 
     @property
     def failing(self) -> bool:
@@ -153,11 +150,11 @@ class Cache:
         return ttl.ttl_for(code, self.settings)
 
     def get(self, key: str, session: str | None = None) -> Record | Deferred[Record | None] | None:
-        """The living record of ``key``, or None; a Deferred of that when the file must be asked.
+        """The living record of ``key``, or None; a Deferred of that when memory does not know.
 
         Never fails: an error is logged (#542) and counts as not found.
         """
-        found = self._front.get(key, _UNKNOWN)
+        found = self._held(key)
         if found is _UNKNOWN:
             return self._look_up(key, session, _caller())
         self._front.move_to_end(key)
@@ -193,7 +190,7 @@ class Cache:
             self._journal.write(PUT_ERROR, shown(key[:256]), shown(value[:256]), *where, session=session)
             return
         guess = successor(self._known(key), key, value, now, e, self.node)
-        self._write_behind(guess, partial(_put, key, value, now, e), partial(self._put_failed, key, value, session, where))
+        self._write_behind(guess, Put(key, value, now, e), partial(self._put_failed, key, value, session, where))
 
     def touch(self, record: Record, ttl: int | None = None, *, session: str | None = None) -> None:
         """Put the same value again, so that it lives on: ``ttl`` seconds from now, else by its result code."""
@@ -210,7 +207,7 @@ class Cache:
         guess = buried(self._known(key), key, now, self.node)
         self._write_behind(
             guess,
-            lambda database: Change(database.remove(key, now)[1]),
+            Remove(key, now),
             lambda error: self._journal.write(DELETE_ERROR, shown(key), *where, session=session),
         )
 
@@ -222,8 +219,8 @@ class Cache:
         """
         now = int(self._now())
         where = _caller()
-        known = self._front.get(key, _UNKNOWN)
-        work = partial(_increment, key, amount, now, window)
+        known = self._held(key) if self.counts_in_memory else _UNKNOWN
+        work = Increment(key, amount, now, window)
         failed = partial(self._put_failed, key, str(amount), session, where)
         if not storable(key, ""):
             failed(ValueError(key))
@@ -235,86 +232,76 @@ class Cache:
             return counted(guess)
         answer: Deferred[int] = Deferred()
 
-        def done(change: Change | None, error: Exception | None) -> None:
-            if change is None:
+        def done(record: Record | None, error: Exception | None) -> None:
+            if record is None:
                 failed(error)
                 answer.callback(amount)
             else:
-                self._settled(change.record)
-                self._tell([change])
-                answer.callback(counted(change.record))
+                self._settled(record)
+                self._tell([_change(work, record)])
+                answer.callback(counted(record))
 
-        job = Job(work, done, True)
-        if not self._workplace.submit(job):
-            done(None, QueueFull("cache queue is full"))
+        if not self._submit(work, done):
+            done(None, NotTaken())
         return answer
 
     put_counter = increment
 
     def read(self, key: str) -> Deferred[Record | None]:
-        """The living record, from the file. The Deferred fails with CacheError."""
+        """The living record, from where it is kept. The Deferred fails with CacheError."""
         now = self._now()
-
-        def living(database: Database) -> Record | None:
-            record = database.read(key)
-            return record if record is not None and record.alive(now) else None
-
-        return self.in_thread(living, writes=False)
+        return self._ask(Read(key)).addCallback(lambda record: record if record is not None and record.alive(now) else None)
 
     def write(self, key: str, value: str, ttl: int | None = None) -> Deferred[Record]:
-        """An operator's put, which wins on every node. The Deferred gives the row as stored or fails with CacheError."""
+        """An operator's put, which wins on every node. The Deferred gives the record as stored or fails with CacheError."""
         now = int(self._now())
-        e = now + (self.ttl_for(value) if ttl is None else ttl)
         if not storable(key, value):
             return _failing(CacheError("key or value too long"))
-        return self._override(lambda database: (database.put(key, value, now, e),) * 2)
+
+        def done(record: Record) -> Record:
+            self._overridden(record)
+            return record
+
+        return self._ask(Put(key, value, now, now + (self.ttl_for(value) if ttl is None else ttl))).addCallback(done)
 
     def remove(self, key: str) -> Deferred[Record | None]:
         """An operator's removal, which wins on every node. Gives the record that was there or fails with CacheError."""
-        now = int(self._now())
         if not storable(key, ""):
             return _failing(CacheError("key too long"))
-        return self._override(lambda database: database.remove(key, now))
+
+        def done(found: tuple[Record | None, Record]) -> Record | None:
+            self._overridden(found[1])
+            return found[0]
+
+        return self._ask(Remove(key, int(self._now()))).addCallback(done)
 
     async def expire(self, now: int | None = None) -> int:
-        """Delete all records that ended at or before ``now``; how many. Other writers get their turn in between.
+        """Delete the records that ended at or before ``now``; how many. None where they end by themselves. Raises CacheError."""
+        return 0
 
-        Raises CacheError.
-        """
-        moment = self.now() if now is None else now
-        total = 0
-        while count := await self.in_thread(lambda database: database.expire_slice(moment)):
-            total += count
-        return total
+    async def count_ended(self, family: str, code: str, now: int) -> int:
+        """How many records of ``family`` whose value begins with ``code`` the next ``expire`` will delete. Raises CacheError."""
+        return 0
 
-    def in_thread(self, work: Callable[[Database], T], *, writes: bool = True) -> Deferred[T]:
-        """Run ``work`` on the cache's thread, in order with all other work. The Deferred fails with CacheError."""
-        answer: Deferred[T] = Deferred()
-
-        def done(result: Any, error: Exception | None) -> None:
-            if error is None:
-                answer.callback(result)
-            else:
-                failure = CacheError(str(error))
-                failure.__cause__ = error
-                answer.errback(failure)
-
-        if not self._workplace.submit(Job(work, done, writes)):
-            done(None, QueueFull("cache queue is full"))
+    def _ask(self, operation: Operation) -> Deferred[Any]:
+        """The result of ``operation``. The Deferred fails with CacheError."""
+        answer: Deferred[Any] = Deferred()
+        done = partial(_answered, answer)
+        if not self._submit(operation, done):
+            done(None, NotTaken())
         return answer
-
-    def absorb(self, records: Sequence[Record]) -> None:
-        """Take records another node wrote, already stored, into memory where the key is held there."""
-        for record in records:
-            if record.key in self._front and record.key not in self._pending:
-                self._front[record.key] = record
 
     def forget(self) -> None:
         """Empty the memory, not the file; what still waits to be written stays."""
         self._front = OrderedDict((key, record) for key, record in self._front.items() if key in self._pending)
 
+    def _held(self, key: str) -> Record | Literal[_Unknown.UNKNOWN] | None:
+        """What memory knows of ``key``."""
+        return self._front.get(key, _UNKNOWN)
+
     def _known(self, key: str) -> Record | None:
-        return self._front.get(key)
+        found = self._held(key)
+        return None if found is _UNKNOWN else found
 
     def _look_up(self, key: str, session: str | None, where: Where) -> Deferred[Record | None]:
         answer: Deferred[Record | None] = Deferred()
@@ -335,8 +322,8 @@ class Cache:
 
         if not storable(key, ""):
             done(None, ValueError(key))
-        elif not self._workplace.submit(Job(lambda database: database.read(key), done, False)):
-            done(None, QueueFull("cache queue is full"))
+        elif not self._submit(Read(key), done):
+            done(None, NotTaken())
         return answer
 
     def _hold(self, key: str, record: Record | None) -> None:
@@ -346,27 +333,28 @@ class Cache:
         if len(front) > self._front_limit:
             front.popitem(last=False)
 
-    def _write_behind(self, guess: Record, work: Callable[[Database], Change], failed: Callable[[Exception | None], None]) -> None:
+    def _write_behind(self, guess: Record, work: Put | Remove | Increment, failed: Callable[[Exception | None], None]) -> None:
         key = guess.key
         before, earlier = self._front.get(key, _UNKNOWN), self._pending.get(key)
         self._pending[key] = guess
         self._hold(key, guess)
 
-        def done(change: Change | None, error: Exception | None) -> None:
-            self._write_failed = change is None
+        def done(result: Any, error: Exception | None) -> None:
+            self._write_failed = error is not None
             latest = self._pending.get(key) is guess
             if latest:
                 del self._pending[key]
-            if change is None:
+            if error is not None:
                 if latest:
                     self._front.pop(key, None)
                 failed(error)
                 return
+            record: Record = result[1] if isinstance(result, tuple) else result
             if latest and key in self._front:
-                self._front[key] = change.record
-            self._tell([change])
+                self._front[key] = record
+            self._tell([_change(work, record)])
 
-        if not self._workplace.submit(Job(work, done, True)):
+        if not self._submit(work, done):
             if earlier is not None:
                 self._pending[key] = earlier
             else:
@@ -376,16 +364,11 @@ class Cache:
             else:
                 del self._front[key]
             self._write_failed = True
-            failed(QueueFull("cache queue is full"))
+            failed(NotTaken())
 
-    def _override(self, work: Callable[[Database], tuple[T, Record]]) -> Deferred[T]:
-        def done(result: tuple[T, Record]) -> T:
-            answer, record = result
-            self._settled(record)
-            self._tell([Change(record, forced=True)])
-            return answer
-
-        return self.in_thread(work).addCallback(done)
+    def _overridden(self, record: Record) -> None:
+        self._settled(record)
+        self._tell([Change(record, forced=True)])
 
     def _settled(self, record: Record) -> None:
         if record.key not in self._pending:
@@ -402,18 +385,97 @@ class Cache:
         self._journal.write(PUT_ERROR, shown(key), shown(value), *where, session=session)
 
 
-def _put(key: str, value: str, now: int, e: int, database: Database) -> Change:
-    return Change(database.put(key, value, now, e))
+class FileCache(Cache):
+    """Records in an SQLite file. Made by :func:`cache_from`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        journal: Journal,
+        database: Database,
+        workplace: Workplace,
+        opener: Opener,
+        *,
+        now: Callable[[], float] = time.time,
+        front_limit: int = FRONT_LIMIT,
+    ) -> None:
+        super().__init__(settings, journal, now=now, front_limit=front_limit)
+        self._database = database
+        self._workplace = workplace
+        self._opener = opener
+
+    def start(self) -> None:
+        """Open the file. Blocks; raises ``opening.CacheOpenError`` when there is no usable file (logged as #172)."""
+        self._opener.open(self._database)
+        self._workplace.start()
+
+    def stop(self) -> None:
+        """Write what waits and close the file. Blocks for that long; nothing may be asked afterwards."""
+        self._workplace.stop()
+
+    @property
+    def node(self) -> str:
+        return self._database.node
+
+    @property
+    def epoch(self) -> int:
+        """Changes when the file is made anew."""
+        return self._database.epoch
+
+    @property
+    def last(self) -> int:
+        """Highest change number given so far."""
+        return self._database.last
+
+    async def expire(self, now: int | None = None) -> int:
+        """Other writers get their turn in between."""
+        moment = self.now() if now is None else now
+        total = 0
+        while count := await self.in_thread(lambda database: database.expire_slice(moment)):
+            total += count
+        return total
+
+    async def count_ended(self, family: str, code: str, now: int) -> int:
+        return await self.in_thread(lambda database: database.count_ended(family, code, now), writes=False)
+
+    def in_thread(self, work: Callable[[Database], T], *, writes: bool = True) -> Deferred[T]:
+        """Run ``work`` on the cache's thread, in order with all other work. The Deferred fails with CacheError."""
+        answer: Deferred[T] = Deferred()
+        done = partial(_answered, answer)
+        if not self._workplace.submit(Job(work, done, writes)):
+            done(None, NotTaken())
+        return answer
+
+    def absorb(self, records: Sequence[Record]) -> None:
+        """Take records another node wrote, already stored, into memory where the key is held there."""
+        for record in records:
+            if record.key in self._front and record.key not in self._pending:
+                self._front[record.key] = record
+
+    def _submit(self, operation: Operation, done: Done) -> bool:
+        return self._workplace.submit(Job(operation.on, done, operation.writes))
+
+    def _ask(self, operation: Operation) -> Deferred[Any]:
+        return self.in_thread(operation.on, writes=operation.writes)
 
 
-def _increment(key: str, amount: int, now: int, window: int, database: Database) -> Change:
-    return Change(database.increment(key, amount, now, window), added=amount)
+def _change(work: Operation, record: Record) -> Change:
+    return Change(record, added=work.amount if isinstance(work, Increment) else 0)
 
 
 def _failing(error: CacheError) -> Deferred[Any]:
     answer: Deferred[Any] = Deferred()
     answer.errback(error)
     return answer
+
+
+def _answered(answer: Deferred[Any], result: Any, error: Exception | None) -> None:
+    if error is None:
+        answer.callback(result)
+    else:
+        failure = CacheError(str(error))
+        failure.__cause__ = error
+        answer.errback(failure)
 
 
 def shown(text: str) -> str:
@@ -439,8 +501,8 @@ def cache_from(
     now: Callable[[], float] = time.time,
     front_limit: int = FRONT_LIMIT,
     busy_seconds: float | None = None,
-) -> Cache:
-    """The cache that ``settings`` describe, not yet open. Without a reactor it works in the calling thread, for tools.
+) -> FileCache:
+    """The cache file that ``settings`` describe, not yet open. Without a reactor it works in the calling thread, for tools.
 
     Raises ``opening.CacheOpenError``, logged (#172, #173), when the options make no sense. ``adopt`` sets owner and
     mode of the file; ``give_up`` ends the node (``cache-on-corrupt=exit``).
@@ -464,4 +526,4 @@ def cache_from(
     opener = Opener(journal, settings[opening.CACHE_ON_CORRUPT], adopt=adopt, say=say, give_up=give_up, now=now)
     database = Database(path, mode) if busy_seconds is None else Database(path, mode, busy_seconds=busy_seconds)
     workplace: Workplace = Inline(database, opener.repair) if reactor is None else Thread(reactor, database, opener.repair)
-    return Cache(settings, journal, database, workplace, opener, now=now, front_limit=front_limit)
+    return FileCache(settings, journal, database, workplace, opener, now=now, front_limit=front_limit)

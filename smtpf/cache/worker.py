@@ -151,5 +151,8 @@ def deliver(outcomes: list[Outcome]) -> None:
         job.done(result, error)
 
 
-class QueueFull(sqlite3.OperationalError):
-    """Too many jobs wait for the cache file."""
+class NotTaken(sqlite3.OperationalError):
+    """Too many jobs wait for the cache, or it is out of reach."""
+
+    def __init__(self) -> None:
+        super().__init__("cache is away or overloaded")
