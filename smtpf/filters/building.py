@@ -34,6 +34,7 @@ from smtpf.filters.header_tests import HeaderTests
 from smtpf.filters.helo import Helo
 from smtpf.filters.idle_retest import IdleRetest
 from smtpf.filters.ixhash import IxHash
+from smtpf.filters.lint import Lint
 from smtpf.filters.mail_strict import MailStrict
 from smtpf.filters.mime_pass import MimePass
 from smtpf.filters.msg_limit import MsgLimit
@@ -127,6 +128,7 @@ def filters_of(parts: Materials) -> list[Filter]:
         HeaderTests(),
         IxHash(parts.resolver, parts.journal),
         DigestLists(parts.resolver, parts.journal),
+        Lint(parts.submitter, parts.journal, parts.now),
         Report(),
         Save(parts.journal),
         Siq(SiqClient(parts.reactor, parts.rng), parts.cache, parts.resolver, parts.journal),

@@ -29,6 +29,7 @@ from smtpf.filters.header_tests import HeaderTests
 from smtpf.filters.helo import Helo
 from smtpf.filters.idle_retest import IdleRetest
 from smtpf.filters.ixhash import IxHash
+from smtpf.filters.lint import Lint
 from smtpf.filters.mail_strict import MailStrict
 from smtpf.filters.mime_pass import MimePass
 from smtpf.filters.msg_limit import MsgLimit
@@ -118,6 +119,7 @@ ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
         NullRate.data,
         Siq.data,
         Cli.data,
+        Lint.data,
     ),
     Stage.HEADERS: (
         Report.headers,
@@ -176,11 +178,13 @@ ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
         Clamd.rset,
         Cli.rset,
         DupMsg.rset,
+        Lint.rset,
         Spamd.rset,
     ),
     Stage.CLOSE: (
         Concurrent.close,
         DupMsg.close,
+        Lint.close,
     ),
 }  # fmt: skip
 

@@ -8,6 +8,7 @@ from smtpf.journal.message import info
 from smtpf.pipeline import CONTINUE, Code, Verdict
 from smtpf.reply import render
 from smtpf.settings.option import Flag
+from smtpf.smtp.lint import LINT, LintRecord
 from smtpf.smtp.session import MsgFlag
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ class ReplySlots:
         Of delayed verdicts the first wins, of immediate ones the last.
         """
         session = self._session
+        if verdict.negative and session.settings[LINT]:
+            session.own(LintRecord).note(session, verdict)
+            if verdict.delay:
+                return CONTINUE
         if verdict.delay and verdict.negative and session.settings[SMTP_DELAY_CHECKS]:
             if self.delayed is None:
                 self.put_aside(verdict)
