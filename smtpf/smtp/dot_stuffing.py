@@ -196,8 +196,8 @@ class DotReader:
 
 
 def has_bare_line_ends(content: bytes) -> bool:
-    """Whether ``content``, which does not end in CR, has a CR without LF or an LF without CR."""
-    return content.count(b"\r") != content.count(b"\n") or _BARE_CR.search(content) is not None
+    """Whether ``content`` has a CR without LF or an LF without CR."""
+    return content.count(b"\r") != content.count(b"\n") or _BARE_CR.search(content) is not None or content.endswith(b"\r")
 
 
 def with_crlf(content: bytes) -> bytes:

@@ -7,7 +7,7 @@ import re
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from smtpf.smtp.dot_stuffing import CHUNK, MAX_LINE, DotReader, DotWriter
@@ -123,6 +123,7 @@ def test_content_has_whole_crlf_lines(octets: bytes) -> None:
     assert reader.longest_line == max((length for length in lines if length > 1000), default=0)
 
 
+@example(b"\r\n.\n\r\r", [])
 @given(st.one_of(TRICKY, st.binary(max_size=200)), st.lists(st.integers(0, 10_000), max_size=8))
 def test_whatever_is_written_ends_once_on_the_wire(octets: bytes, places: list[int]) -> None:
     writer = DotWriter()
