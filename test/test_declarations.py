@@ -15,6 +15,11 @@ PUBLISHED_TWICE = {
     # The published list gives these numbers two texts each.
     722: {"signal %d, slow quit cn=%u", "signal %d, stopping sessions, cn=%u"},
 }
+REPLIED_TWICE = {
+    790: {"550 5.7.1 rejected client %s [%s], %s", "550 5.7.1 rejected PTR NS, %s"},
+}
+REASONS = {740, 741, 743, 744, 745, 746, 747, 748, 762, 763, 765, 766, 973}
+"""Texts with a number that stand inside another reply."""
 KINDS = {"bool", "int", "string", "list", "action"}
 
 
@@ -84,11 +89,14 @@ def test_each_reply_number_has_one_text() -> None:
     for module, constant, reply in declared(Reply):
         texts[reply.number].add(reply.text)
         places[reply.number].append(f"{module}.{constant}")
-    assert {number: places[number] for number, found in texts.items() if len(found) > 1} == {}
+    several = {number: found for number, found in texts.items() if len(found) > 1}
+    assert {number: places[number] for number, found in several.items() if REPLIED_TWICE.get(number) != found} == {}
 
 
 def test_each_reply_starts_with_a_code_or_passes_one_on() -> None:
     for module, constant, reply in declared(Reply):
+        if reply.number in REASONS:
+            continue
         assert re.match(r"[2-5][0-9]{2}(?:[ -]|%c)|%[sd]", reply.text), f"{module}.{constant}"
 
 

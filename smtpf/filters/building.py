@@ -35,6 +35,7 @@ from smtpf.filters.helo import Helo
 from smtpf.filters.idle_retest import IdleRetest
 from smtpf.filters.ixhash import IxHash
 from smtpf.filters.lint import Lint
+from smtpf.filters.mail_bl import MailBl
 from smtpf.filters.mail_strict import MailStrict
 from smtpf.filters.mime_pass import MimePass
 from smtpf.filters.msg_limit import MsgLimit
@@ -56,6 +57,11 @@ from smtpf.filters.spf import SpfPolicy
 from smtpf.filters.tagging import Tagging
 from smtpf.filters.time_limit import TimeLimit
 from smtpf.filters.tls_policy import TlsPolicy
+from smtpf.filters.uri import UriTests
+from smtpf.filters.uri_envelope import UriEnvelope
+from smtpf.filters.uri_hosts import HostTests
+from smtpf.filters.uri_links import Links
+from smtpf.filters.uri_lists import UriLists
 from smtpf.pipeline import Filter
 from smtpf.scanners.connection import Network
 from smtpf.scanners.siq import SiqClient
@@ -100,6 +106,7 @@ def filters_of(parts: Materials) -> list[Filter]:
     """One instance of each filter of the product."""
     grey = Grey(parts.access, parts.domains, parts.cache)
     network = Network(parts.reactor, parts.resolver)
+    uri_lists = UriLists(parts.resolver, parts.domains, parts.access, parts.journal)
     return [
         Access(parts.access, parts.domains),
         ClientLists(parts.resolver, parts.journal),
@@ -114,6 +121,9 @@ def filters_of(parts: Materials) -> list[Filter]:
         MailStrict(parts.domains),
         MimePass(),
         Attachment(parts.access, parts.in_thread, parts.now),
+        UriTests(uri_lists, HostTests(parts.resolver, parts.domains), Links(parts.reactor, parts.resolver)),
+        UriEnvelope(uri_lists),
+        MailBl(parts.resolver, parts.domains, parts.journal),
         MsgLimit(parts.access, parts.cache, parts.journal, parts.submitter, parts.now),
         Mx(parts.resolver, parts.routes),
         Ns(parts.resolver, parts.domains, parts.routes),

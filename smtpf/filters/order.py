@@ -30,6 +30,7 @@ from smtpf.filters.helo import Helo
 from smtpf.filters.idle_retest import IdleRetest
 from smtpf.filters.ixhash import IxHash
 from smtpf.filters.lint import Lint
+from smtpf.filters.mail_bl import MailBl
 from smtpf.filters.mail_strict import MailStrict
 from smtpf.filters.mime_pass import MimePass
 from smtpf.filters.msg_limit import MsgLimit
@@ -51,6 +52,8 @@ from smtpf.filters.spf import SpfPolicy
 from smtpf.filters.tagging import Tagging
 from smtpf.filters.time_limit import TimeLimit
 from smtpf.filters.tls_policy import TlsPolicy
+from smtpf.filters.uri import UriTests
+from smtpf.filters.uri_envelope import UriEnvelope
 from smtpf.pipeline import Filter, Stage, Test
 
 ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
@@ -67,6 +70,7 @@ ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
         ClientLists.grey,
         ClientPtr.connect,
         ClientLists.connect,
+        UriEnvelope.connect,
         Pause.connect,
     ),
     Stage.IDLE: (
@@ -80,6 +84,7 @@ ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
         Helo.syntax,
         Helo.helo,
         Helo.is_ptr,
+        UriEnvelope.helo,
     ),
     Stage.MAIL: (
         P0f.mail,
@@ -88,7 +93,11 @@ ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
         SpfPolicy.mail,
         Access.mail,
         Click.mail,
+        UriEnvelope.postponed_client,
         Helo.mail,
+        UriEnvelope.postponed_helo,
+        MailBl.mail,
+        UriEnvelope.mail,
         Parameters.mail,
         Mx.mail,
         Ns.mail,
@@ -137,6 +146,9 @@ ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
         Siq.headers,
         HeaderTests.headers,
         Attachment.headers,
+        MailBl.want,
+        UriTests.headers,
+        MailBl.headers,
         DigestLists.headers,
         Cli.headers,
         Spamd.headers,
@@ -149,6 +161,8 @@ ORDER: dict[Stage, tuple[Callable[..., Any], ...]] = {
         Access.gate,
         MimePass.content,
         Attachment.content,
+        UriTests.content,
+        MailBl.content,
         DigestLists.content,
         GreyContent.content,
         IxHash.content,
