@@ -182,6 +182,7 @@ class Node(Service):
         tls = self._open_tls(settings)
         domains = Domains.from_settings(settings)
         forwarder = Forwarder(reactor, resolver, rng, tls)
+        self._stopping.append(forwarder.close)
         submitter = Submitter(route_map, forwarder)
         materials = Materials(
             settings=self.settings, journal=journal, stats=stats, reactor=reactor, rng=rng, in_thread=self.in_thread, access=access_map,

@@ -16,7 +16,8 @@ import attrs
 from smtpf.maps.routes import Route, RouteMap
 from smtpf.smtp import options
 from smtpf.smtp.client import HopFailure, HopReply
-from smtpf.smtp.forward import ForwardConnection, Forwarder, Reached
+from smtpf.smtp.forward import ForwardConnection, Forwarder
+from smtpf.smtp.kept import Reached
 
 if TYPE_CHECKING:
     from smtpf.maps.hosts import Host

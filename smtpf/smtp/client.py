@@ -149,7 +149,8 @@ class NextHopProtocol(ESMTPClient):
     """One connection to a next hop.
 
     Every command is a single write and answers with a Deferred of a reply or of a failure. Exactly one command is
-    outstanding, unless several are given to ``pipelined``. After a failure the connection is gone, ``broken`` says why, and every later command gets it at once.
+    outstanding, unless several are given to ``pipelined``. After a failure the connection is gone, ``broken`` says why,
+    and every later command gets it at once.
     """
 
     # The base class routes every attribute through Python code for the sake of one deprecated name.

@@ -22,9 +22,10 @@ from smtpf.message.spool import SpoolError
 from smtpf.pipeline import Code, Verdict
 from smtpf.reply import Reply
 from smtpf.settings.option import Flag, Number
-from smtpf.smtp import options, replies
+from smtpf.smtp import kept, options, replies
 from smtpf.smtp.client import FailureKind, HopAnswer, HopFailure, HopReply, NextHopProtocol, Read
 from smtpf.smtp.connect import Addresses, connect
+from smtpf.smtp.kept import Reached
 from smtpf.smtp.session import MailFlag
 from smtpf.stats.counter import Counter, Group
 
@@ -94,6 +95,10 @@ MAIL_TEMPFAIL = Counter("forward-mail-tempfail", Group.RCPT, "Next hops that ref
 MAIL_REJECT = Counter("forward-mail-reject", Group.RCPT, "Next hops that refused the sender.")
 RCPT_TEMPFAIL = Counter("forward-rcpt-tempfail", Group.RCPT, "Recipients refused temporarily by their next hop, or lost with it.")
 RCPT_REJECT = Counter("forward-rcpt-reject", Group.RCPT, "Recipients refused by their next hop.")
+
+
+RSET_TIMEOUT = 10.0
+"""Seconds that a host has to answer RSET on a kept connection, before it is taken for dead."""
 
 
 class TlsPolicy(Enum):
@@ -175,6 +180,8 @@ class ForwardConnection:
         self.outcome: HostOutcome | None = None
         """What became of the message."""
         self._spoken = False
+        self._reached: Reached | None = None
+        """Set as long as the connection may carry further transactions after this one."""
 
     @classmethod
     def kept(cls, forwarder: Forwarder, session: Session, route: Route, reached: Reached) -> ForwardConnection:
@@ -214,22 +221,69 @@ class ForwardConnection:
         """
         session = self._session
         hosts = self._forwarder.in_order(session.settings, self.route.forward)
-        reached = await self._forwarder.reach(session.settings, session.interface_name, hosts)
+        reached = await self._forwarder.reach(session.settings, session.interface_name, hosts, reuse=True)
+        answer: HopAnswer | None = None
+        if isinstance(reached, Reached) and reached.reused:
+            answer = await self._mail_again(reached)
+            session.count(kept.REPLACED if answer is None else kept.REUSED)
+            if answer is None:
+                hosts = hosts[hosts.index(reached.host) :]
+                reached = await self._forwarder.reach(session.settings, session.interface_name, hosts)
         if isinstance(reached, HopFailure):
             return reached
         self.host, self.protocol = reached.host, reached.protocol
         if reached.answer.code != 250:
             return self._refused(path, reached.answer, HELO_TEMPFAIL, HELO_REJECT)
-        assert self._transaction is not None
-        answer = await self.mail(self._transaction)
+        if answer is None:
+            assert self._transaction is not None
+            answer = await self.mail(self._transaction)
         if not answer.positive:
             return self._refused(path, answer, MAIL_TEMPFAIL, MAIL_REJECT)
+        self._reached = reached
+        return None
+
+    async def _mail_again(self, reached: Reached) -> HopReply | None:
+        """RSET and MAIL on a connection kept from an earlier transaction.
+
+        None when it is of no use any more and must be replaced: it has died, or its host says 4yz, which may be about the
+        connection (too many messages, too old) and not about this sender.
+        """
+        protocol, transaction = reached.protocol, self._transaction
+        assert transaction is not None
+        line = self._mail_line(protocol, transaction)
+        if isinstance(line, HopReply):
+            return line
+        timeout = self._session.settings[options.SMTP_COMMAND_TIMEOUT]
+        patience = min(RSET_TIMEOUT, timeout)
+        protocol.transactions += 1
+        if "PIPELINING" in protocol.extensions:
+            reset, mail = protocol.pipelined([(b"RSET", patience), (line, timeout)])
+            cleared = await reset
+            answer = await mail
+        else:
+            cleared = await protocol.rset(patience)
+            answer = await protocol.command(line, timeout) if cleared.positive else cleared
+        if cleared.positive and isinstance(answer, HopReply) and (answer.positive or answer.permanent):
+            return answer
+        self._forwarder.release(protocol)
         return None
 
     async def mail(self, transaction: Transaction) -> HopAnswer:
-        """Send MAIL with what the client said and the next hop understands (RFC 1870, RFC 6152, RFC 6531)."""
+        """Send MAIL with what the client said and the next hop understands."""
         protocol = self.protocol
         assert protocol is not None
+        line = self._mail_line(protocol, transaction)
+        if isinstance(line, HopReply):
+            return line
+        self._spoken = True
+        protocol.transactions += 1
+        answer = await protocol.command(line, self._session.settings[options.SMTP_COMMAND_TIMEOUT])
+        if isinstance(answer, HopFailure):
+            self._lost(answer)
+        return answer
+
+    def _mail_line(self, protocol: NextHopProtocol, transaction: Transaction) -> bytes | HopReply:
+        """MAIL with the parameters of RFC 1870, RFC 6152 and RFC 6531, or why the host cannot take this sender at all."""
         settings, extensions, parameters = self._session.settings, protocol.extensions, transaction.parameters
         line = b"MAIL FROM:<" + transaction.sender.address.encode() + b">"
         if MailFlag.EIGHT_BIT_MIME in transaction.mail_flags and "8BITMIME" in extensions and settings[options.RFC1652_8BITMIME]:
@@ -241,11 +295,7 @@ class ForwardConnection:
             if "SMTPUTF8" not in extensions:
                 return HopReply(550, ("550 5.6.7 next hop does not support SMTPUTF8",))
             line += b" SMTPUTF8"
-        self._spoken = True
-        answer = await protocol.command(line, settings[options.SMTP_COMMAND_TIMEOUT])
-        if isinstance(answer, HopFailure):
-            self._lost(answer)
-        return answer
+        return line
 
     async def rcpt(self, path: Path) -> Verdict | None:
         """Name a recipient; refused with a plus-detail, once more without it. None: accepted. Else the client's answer."""
@@ -255,6 +305,7 @@ class ForwardConnection:
         timeout = self._session.settings[options.SMTP_COMMAND_TIMEOUT]
         answer = await protocol.command(b"RCPT TO:<" + path.address.encode() + b">", timeout)
         if path.detail and isinstance(answer, HopReply) and not answer.positive:
+            self._reached = None
             answer = await protocol.command(b"RCPT TO:<" + without_detail(path).encode() + b">", timeout)
         if answer.positive:
             self.recipients.append(path)
@@ -264,6 +315,8 @@ class ForwardConnection:
     def _refused(self, path: Path, answer: HopAnswer, tempfail: Counter, reject: Counter) -> Verdict:
         """The client's answer when the next hop refused EHLO, MAIL or RCPT, or was lost (6.5)."""
         session = self._session
+        # Hosts count what they refuse on a connection, and in the end refuse everything: this one carries no further message.
+        self._reached = None
         relay_reply = session.settings[RELAY_REPLY]
         if isinstance(answer, HopFailure):
             self._lost(answer)
@@ -351,26 +404,21 @@ class ForwardConnection:
             self.protocol.abort()
 
     def close(self) -> None:
-        """End the connection: with QUIT, or inside DATA at once, which withdraws the message."""
+        """Be done with the connection: it is kept for others, or ended with QUIT, or inside DATA at once, which withdraws the message."""
         protocol, self.protocol = self.protocol, None
-        if protocol is not None:
+        reached, self._reached = self._reached, None
+        if protocol is None:
+            return
+        if reached is not None and (self.outcome is None or self.outcome.accepted):
+            self._forwarder.give_back(reached, self._session.settings)
+        else:
             self._forwarder.release(protocol)
-
-
-@attrs.frozen
-class Reached:
-    """A host that said 220, and its answer to EHLO or HELO."""
-
-    host: Host
-    protocol: NextHopProtocol
-    answer: HopAnswer
 
 
 class Forwarder:
     """Opens forward connections for every session of a node, and sends messages over them.
 
-    ``policy`` says what TLS a host must offer. All connections are opened and given back here, so that this is the
-    place to keep them for reuse.
+    ``policy`` says what TLS a host must offer. All connections are opened and given back here.
     """
 
     def __init__(
@@ -386,6 +434,7 @@ class Forwarder:
         self._rng = rng
         self._tls = tls
         self._policy = policy
+        self.kept = kept.KeptConnections(reactor)
 
     def connection(self, session: Session, transaction: Transaction, route: Route, *, queued: bool) -> ForwardConnection:
         """A new connection, not yet connected, for recipients of ``route``; ``queued``: it is the local route."""
@@ -403,14 +452,20 @@ class Forwarder:
         *,
         command_timeout: float | None = None,
         permitted: Callable[[str], bool] | None = None,
+        reuse: bool = False,
     ) -> Reached | HopFailure:
         """The first of ``hosts`` that greets with 220, greeted with EHLO or HELO as ``name``, inside TLS where it is offered.
 
         The failure of the last host, when none does. ``command_timeout`` in seconds, else smtp-command-timeout;
-        ``permitted``: which addresses may be contacted.
+        ``permitted``: which addresses may be contacted. ``reuse``: a kept connection will do, which may be dead and needs
+        RSET before its next MAIL.
         """
         failure = HopFailure(FailureKind.CONNECT, "no host")
         for host in hosts:
+            found = self.kept.take(self._place(host, name)) if reuse else None
+            if found is not None:
+                found.protocol.keep_alive = settings[SMTP_KEEP_ALIVE_TIMEOUT]
+                return attrs.evolve(found, host=host)
             reached = await self._reach(settings, name, host, command_timeout or settings[options.SMTP_COMMAND_TIMEOUT], permitted)
             if isinstance(reached, Reached):
                 return reached
@@ -440,7 +495,13 @@ class Forwarder:
                 protocol.quit()
                 return HopFailure(FailureKind.TLS, "host has no usable TLS" if isinstance(answer, HopReply) else answer.text)
             protocol.keep_alive = settings[SMTP_KEEP_ALIVE_TIMEOUT]
-            return Reached(host, protocol, answer)
+            # In the clear against our will: the next message is to try for TLS again.
+            hoped_for_tls = self._tls is not None and not protocol.tls and "STARTTLS" in protocol.extensions
+            return Reached(host, protocol, answer, None if hoped_for_tls else self._place(host, name))
+
+    def _place(self, host: Host, name: str) -> kept.Place:
+        policy = self._policy(host) if self._policy is not None else TlsPolicy.MAY
+        return kept.place_of(host, name, policy.value, self._tls is not None)
 
     async def _secure(self, protocol: NextHopProtocol, name: str, host: Host, policy: TlsPolicy, timeout: float) -> HopAnswer:
         assert self._tls is not None
@@ -451,8 +512,17 @@ class Forwarder:
         return await protocol.starttls(context, name.encode(), timeout)
 
     def release(self, protocol: NextHopProtocol) -> None:
-        """The owner is done with ``protocol``."""
+        """The owner is done with ``protocol``, and nobody else can use it."""
         protocol.quit()
+
+    def give_back(self, reached: Reached, settings: Settings) -> None:
+        """The owner is done with a connection on which everything has been accepted."""
+        if not self.kept.keep(reached, settings):
+            reached.protocol.quit()
+
+    def close(self) -> Deferred[None] | None:
+        """End the kept connections. Done when their hosts have said goodbye, or have taken too long."""
+        return self.kept.close()
 
     async def deliver(self, session: Session, transaction: Transaction, connections: Sequence[ForwardConnection]) -> list[HostOutcome]:
         """Send the message to every connection that carries a recipient, all at the same time; what came of each."""

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from smtpf.maps.routes import Route, RouteMap
 from smtpf.smtp import options
 from smtpf.smtp.client import FailureKind, HopFailure, HopReply
-from smtpf.smtp.forward import SMTP_DOT_TIMEOUT, Forwarder, Reached
+from smtpf.smtp.forward import SMTP_DOT_TIMEOUT, Forwarder
+from smtpf.smtp.kept import Reached
 
 if TYPE_CHECKING:
     from smtpf.maps.hosts import Host

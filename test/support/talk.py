@@ -39,6 +39,7 @@ from smtpf.smtp.engine import Engine
 from smtpf.smtp.etrn import QueueRequest
 from smtpf.smtp.forward import Forwarder
 from smtpf.smtp.identifiers import SessionIds
+from smtpf.smtp.kept import FORWARD_REUSE_LIMIT
 from smtpf.smtp.reception import Reception
 from smtpf.smtp.submit import Submitter
 from smtpf.smtp.texts import read_texts
@@ -92,7 +93,7 @@ class Talk:
         self.net = MemoryNet()
         self.entries: list[Entry] = []
         self.journal = Journal(self.entries.append, Verbose("info,warn,tls"))
-        quiet = {opt.RATE_THROTTLE: "0", opt.SMTP_DROP_AFTER: "0", CACHE_PATH: ":memory:"}
+        quiet = {opt.RATE_THROTTLE: "0", opt.SMTP_DROP_AFTER: "0", CACHE_PATH: ":memory:", FORWARD_REUSE_LIMIT: "0"}
         if not mx_checks:
             quiet.update(_quiet_options())
         self.settings = SettingsHolder(Settings.of({**quiet, **_by_declaration(options or {})}))
