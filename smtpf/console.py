@@ -27,7 +27,7 @@ smtpf list options|messages|replies|counters
 smtpf kvmap [-abcdlLnuU] MAP [FILE ...]
                         build a compiled map from standard input, print one (-d), check a text (-c)
 smtpf stat|conn|kill|option|verbose|cache|info|lkey|reload ...
-                        ask or change a running node; `--json` for programs, `--help` for the words
+                        ask or change a running node; `--json` for programs (docs/operate.md)
 smtpf sign-licence KEY FIELDS
                         make a licence key file
 smtpf demo [--work DIR] try it out on 127.0.0.1:2525, with a mail server of its own behind it
