@@ -10,7 +10,6 @@ import pytest
 
 from smtpf.filters import attachment
 from smtpf.message.header import HeaderList
-from test.message.test_mime import EICAR, encodings
 from test.support.talk import Talk, codes
 
 ROUTE = "route:hill.org FORWARD: 192.0.2.1"
@@ -138,37 +137,6 @@ def test_a_hidden_directory_has_a_name_that_a_list_can_forbid() -> None:
 @pytest.mark.parametrize(("patterns", "refused"), [(("*.exe",), True), (("!(incomplete)", "*.exe"), False), (("none",), False)])
 def test_an_archive_beyond_the_limits_is_refused_unless_a_list_allows_it(patterns: tuple[str, ...], refused: bool) -> None:
     assert (attachment._hit_in(attachment.Listing((), False), False, (patterns,)) is not None) is refused
-
-
-NAMED = [
-    (
-        name,
-        message.replace(b"application/octet-stream", b'application/octet-stream; name="run.exe"').replace(
-            b"begin 644 a", b"begin 644 run.exe"
-        ),
-    )
-    for name, message in encodings()
-    if b"application/octet-stream" in message or b"begin 644" in message
-]
-
-
-@pytest.mark.parametrize(("name", "message"), NAMED, ids=[name for name, _ in NAMED])
-def test_no_structure_hides_a_name(name: str, message: bytes) -> None:
-    _, reply = sent(message)
-    assert codes([reply]) == REFUSED
-
-
-ZIPPED = [
-    (name, message.replace(base64.b64encode(EICAR), base64.encodebytes(zipped("run.exe")).strip()))
-    for name, message in encodings()
-    if base64.b64encode(EICAR) in message
-]
-
-
-@pytest.mark.parametrize(("name", "message"), ZIPPED, ids=[name for name, _ in ZIPPED])
-def test_no_structure_hides_an_archive(name: str, message: bytes) -> None:
-    _, reply = sent(message)
-    assert codes([reply]) == REFUSED
 
 
 def test_an_encoded_message_is_looked_into() -> None:
