@@ -1,8 +1,10 @@
 #!/bin/sh
-# Every check of this project: style, types, tests with coverage. Arguments go to pytest.
+# Every check of this project, set up from nothing: style, types, tests with coverage. Arguments go to pytest.
 set -eu
 cd "$(dirname "$0")"
 . ./.ci/venv.sh
+. ./.ci/daemons.sh
+install_daemons
 install_into_venv ".[test]"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
