@@ -75,7 +75,7 @@ END = Reply(548, "214 2.0.0 end")
 INTERNAL_ERROR = Reply(549, "421 4.3.0 internal server error", meaning="A fault of smtpf; the log has #539.")
 INTERNAL_ERROR_LATER = Reply(550, "451 4.3.0 internal server error", meaning="The message could not be stored; the sender will try again.")
 RESOURCES_EXCEEDED = Reply(551, "421 4.3.2 system resources exceeded", meaning="No descriptors or memory left; see #556 in the log.")
-TRY_AGAIN = Reply(552, "451 4.7.0 try again later", meaning="test-on-command asked for a temporary failure.")
+TRY_AGAIN = Reply(552, "451 4.7.0 try again later", meaning="Grey-listing, or test-on-command: come back in some minutes.")
 MESSAGE_ACCEPTED = Reply(554, "250 2.0.0 message %s accepted", meaning="A next hop has taken the message.")
 MESSAGE_REJECTED = Reply(555, "550 5.7.1 message %s rejected", meaning="test-on-command asked for a refusal.")
 NOT_AVAILABLE = Reply(
