@@ -34,7 +34,9 @@ from smtpf.cache.cluster import Cluster, ClusterStartError
 from smtpf.cache.collector import Collector
 from smtpf.cache.names import ResolverNames
 from smtpf.cache.opening import CACHE_PATH, MEMORY, CacheOpenError, location
-from smtpf.cache.store import cache_from
+from smtpf.cache.server import names_server
+from smtpf.cache.shared import node_cache_from
+from smtpf.cache.store import FileCache
 from smtpf.dns.domains import Domains
 from smtpf.dns.resolver import Resolver
 from smtpf.filters import order
@@ -164,8 +166,8 @@ class Node(Service):
         self._open_health(stats)
         routes = RouteCounts(journal)
         archive = self._open_statistics(clock, stats, routes)
-        cache = self.cache = cache_from(settings, journal, reactor, give_up=lambda: leave(reactor, FAILED))
-        cache.start()
+        cache = self.cache = node_cache_from(settings, journal, reactor, give_up=lambda: leave(reactor, FAILED))
+        await settled(cache.start())
         self._stopping.append(cache.stop)
         collector = Collector(cache, reactor, journal, stats, settings)
         collector.saving.append(archive.save)
@@ -213,23 +215,21 @@ class Node(Service):
         collector.start()
         sampler = OpenFilesSampler(reactor, stats)
         sampler.start()
-        cluster = Cluster(
-            cache, settings, journal, stats, reactor, ResolverNames(resolver), name=self._process.host_name, own_addresses=own,
-            load=partial(load_of, engine),
-        )  # fmt: skip
-        await cluster.start()
-        self._stopping.append(cluster.stop)
+        # Nodes that share a cache server have nothing to tell each other.
+        cluster = await self._start_cluster(cache, engine, resolver, own) if isinstance(cache, FileCache) else None
         self._stopping += [archive.close, sampler.stop, collector.stop, access_map.stop, route_map.stop]
         listening = self._process.listening
         assert listening is not None
         reception = Reception(engine, listening.hold, self._process.session_ended)
         configuration = self.configuration = Configuration(self.settings, journal, self.in_thread, self._reread, licence.permitted)
-        configuration.follow(cache.configure, collector.configure, cluster.configure, resolver.configure, self._process.configure)
+        configuration.follow(cache.configure, collector.configure, resolver.configure, self._process.configure)
+        if cluster is not None:
+            configuration.follow(cluster.configure)
         configuration.follow(*(each.configure for each in self._filters))
         self._follow_reloads(configuration, engine, tls, domains)
         administration = Administration(
-            engine, configuration, cache, version=__version__, accepted_now=lambda: reception.accepted_now, active=cluster.active,
-            licence=licence.fields, build=build_values,
+            engine, configuration, cache, version=__version__, accepted_now=lambda: reception.accepted_now,
+            active=list if cluster is None else cluster.active, licence=licence.fields, build=build_values,
         )  # fmt: skip
         engine.administration = administration.for_smtp()
         own_files = self._open_control(engine, administration)
@@ -237,6 +237,15 @@ class Node(Service):
         stats.begin()
         self._process.serve(lambda bound: reception.factory(bound.name), self.reload)
         self._serving = True
+
+    async def _start_cluster(self, cache: FileCache, engine: Engine, resolver: Resolver, own: Sequence[str]) -> Cluster:
+        cluster = Cluster(
+            cache, self._current(), self.journal, self.stats, self._reactor, ResolverNames(resolver), name=self._process.host_name,
+            own_addresses=own, load=partial(load_of, engine),
+        )  # fmt: skip
+        await cluster.start()
+        self._stopping.append(cluster.stop)
+        return cluster
 
     def _open_tls(self, settings: Settings) -> TlsContexts:
         try:
@@ -380,13 +389,14 @@ class StartRefused(Exception):
 def files_of(settings: Settings, more: Sequence[str] = ()) -> tuple[list[str], list[str]]:
     """Files that must belong to run-user: those the node needs, and SQLite's companions of them, which may be missing."""
     databases = []
-    cache = location(settings[CACHE_PATH])
-    if cache != MEMORY:
-        databases.append(cache)
+    cache = settings[CACHE_PATH]
+    if not names_server(cache) and location(cache) != MEMORY:
+        databases.append(location(cache))
     kind, mark, path = settings[STATS_MAP].partition("!")
     if mark and kind.lower() in ("sql", "file"):
         databases.append(path)
-    return [*databases, *more], [path + tail for path in databases for tail in ("-wal", "-shm", "-journal")]
+    log = choose_target(settings, settings[DAEMON]).partition("!")[2]
+    return [*databases, *more, *([log] if log else [])], [path + tail for path in databases for tail in ("-wal", "-shm", "-journal")]
 
 
 def _usable(opened: Any) -> Any:

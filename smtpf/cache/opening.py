@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 CACHE_PATH = Text(
     "cache-path",
     "/var/cache/smtpf/cache.sq3",
-    "File of the cache, an SQLite database. Its directory must be writable by run-user, because log files appear beside it.",
-    choices="file path",
+    "File of the cache, an SQLite database. Its directory must be writable by run-user, because log files appear beside it."
+    " Or a Valkey or Redis server that the nodes of a fleet share, which then need no replication.",
+    choices="file path | redis://[user@]host[:port][/db] | rediss://... | valkey://... | valkeys://... | unix:///path",
     runtime=False,
     area="cache",
 )
