@@ -1,0 +1,5 @@
+"""What smtpf costs: speed, processor time, memory and latency on one machine, each next to the same mail without it.
+
+``python -m bench`` (or ``bench/run``) measures, ``python -m bench.soak`` proves that nothing is lost or doubled under a bad
+next hop. Figures and how to read them: ``docs/performance.md``.
+"""

@@ -1,0 +1,104 @@
+"""How long the reactor was busy between two looks at its sockets, and how often: the measure of what nobody else gets a turn in.
+
+The node is not changed for it. ``python -m bench.meter FILE DESCRIPTORS twistd-words...`` is twistd, with a thin layer in front of the
+epoll object of its reactor. The figures lie in FILE, a page of doubles that both processes map. DESCRIPTORS other than 0 is what the
+node's guard believes to have: it reckons with eight for each session, and an idle one has one.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+_FORM = struct.Struct("dddd")
+SIZE = mmap.PAGESIZE
+
+
+@attrs.frozen
+class Turns:
+    """Turns of a reactor since the meter was last cleared."""
+
+    count: int
+    longest: float
+    """Milliseconds by the clock: with other work on the machine, waiting for the processor is in it."""
+    longest_cpu: float
+    """Milliseconds of processor time."""
+    busy: float
+    """Milliseconds of all turns."""
+
+
+class Meter:
+    """The side of the one who reads."""
+
+    def __init__(self, file: Path) -> None:
+        file.write_bytes(bytes(SIZE))
+        self.file = file
+        with file.open("r+b") as opened:
+            self._page = mmap.mmap(opened.fileno(), SIZE)
+
+    def clear(self) -> None:
+        _FORM.pack_into(self._page, 0, 0.0, 0.0, 0.0, 0.0)
+
+    def read(self) -> Turns:
+        count, longest, longest_cpu, busy = _FORM.unpack_from(self._page)
+        return Turns(int(count), longest * 1000, longest_cpu * 1000, busy * 1000)
+
+
+class _Poller:
+    """Stands in front of select.epoll."""
+
+    def __init__(self, poller: Any, page: mmap.mmap) -> None:
+        self._poller = poller
+        self._page = page
+        self._since = time.perf_counter()
+        self._since_cpu = time.thread_time()
+        self.register = poller.register
+        self.modify = poller.modify
+        self.unregister = poller.unregister
+        self.close = poller.close
+        self.fileno = poller.fileno
+
+    def poll(self, timeout: float, most: int) -> Any:
+        page = self._page
+        turn, turn_cpu = time.perf_counter() - self._since, time.thread_time() - self._since_cpu
+        count, longest, longest_cpu, busy = _FORM.unpack_from(page)
+        _FORM.pack_into(page, 0, count + 1, max(longest, turn), max(longest_cpu, turn_cpu), busy + turn)
+        try:
+            return self._poller.poll(timeout, most)
+        finally:
+            self._since, self._since_cpu = time.perf_counter(), time.thread_time()
+
+
+def main() -> None:
+    """Be twistd, metered."""
+    file, descriptors, *words = sys.argv[1:]
+    sys.argv = ["twistd", *words]
+    from twisted.internet import epollreactor
+
+    epollreactor.install()
+    from twisted.internet import reactor
+    from twisted.scripts.twistd import run
+
+    from smtpf.process import lifecycle
+
+    if int(descriptors):
+        raise_limits = lifecycle.raise_limits
+
+        def believed(settings: Any, journal: Any) -> int:
+            return max(raise_limits(settings, journal), int(descriptors))
+
+        lifecycle.raise_limits = believed
+    with open(file, "r+b") as opened:
+        page = mmap.mmap(opened.fileno(), SIZE)
+    reactor._poller = _Poller(reactor._poller, page)  # type: ignore[attr-defined]
+    run()  # type: ignore[no-untyped-call]
+
+
+if __name__ == "__main__":
+    main()
