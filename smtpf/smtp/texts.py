@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from smtpf.settings.store import Settings
 
 UNREADABLE = warn(
-    1133, 'file "%s" load error: %s (%d)', "The welcome or reject file could not be read; the node goes on without it, or with what it had read before.",
+    1133, 'file "%s" load error: %s (%d)',
+    "The welcome or reject file could not be read; the node goes on without it, or with what it had read before.",
     fields=("file", "error", "errno"), since="new",
 )  # fmt: skip
 MAX_LINE = 400
