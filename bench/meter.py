@@ -88,15 +88,16 @@ def main() -> None:
     from smtpf.process import lifecycle
 
     if int(descriptors):
-        raise_limits = lifecycle.raise_limits
+        parts = vars(lifecycle)
+        raise_limits = parts["raise_limits"]
 
         def believed(settings: Any, journal: Any) -> int:
-            return max(raise_limits(settings, journal), int(descriptors))
+            return max(int(raise_limits(settings, journal)), int(descriptors))
 
-        lifecycle.raise_limits = believed
+        parts["raise_limits"] = believed
     with open(file, "r+b") as opened:
         page = mmap.mmap(opened.fileno(), SIZE)
-    reactor._poller = _Poller(reactor._poller, page)  # type: ignore[attr-defined]
+    reactor._poller = _Poller(reactor._poller, page)
     run()  # type: ignore[no-untyped-call]
 
 

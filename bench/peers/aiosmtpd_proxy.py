@@ -6,7 +6,7 @@ import asyncio
 import sys
 from typing import Any
 
-from aiosmtpd.smtp import SMTP  # type: ignore[import-not-found]
+from aiosmtpd.smtp import SMTP
 
 HOST = "127.0.0.1"
 

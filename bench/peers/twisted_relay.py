@@ -30,8 +30,8 @@ class Relayed:
     def eomReceived(self) -> Deferred[Any]:
         done: Deferred[Any] = Deferred()
         content = BytesIO(b"\n".join(self._lines) + b"\n")
-        factory = SMTPSenderFactory(self._sender, [self._recipient], content, done, retries=0, timeout=60)  # type: ignore[no-untyped-call]
-        reactor.connectTCP(HOST, self._hop, factory)  # type: ignore[attr-defined]
+        factory = SMTPSenderFactory(self._sender, [self._recipient], content, done, retries=0, timeout=60)
+        reactor.connectTCP(HOST, self._hop, factory)
         return done
 
     def connectionLost(self) -> None:
@@ -61,12 +61,12 @@ def main() -> None:
     listen, hop = int(sys.argv[1]), int(sys.argv[2])
 
     def protocol() -> ESMTP:
-        made = ESMTP()  # type: ignore[no-untyped-call]
+        made = ESMTP()
         made.delivery = Everything(hop)
         return made
 
-    reactor.listenTCP(listen, Factory.forProtocol(protocol), backlog=1024, interface=HOST)  # type: ignore[attr-defined, arg-type]
-    reactor.run()  # type: ignore[attr-defined]
+    reactor.listenTCP(listen, Factory.forProtocol(protocol), backlog=1024, interface=HOST)
+    reactor.run()
 
 
 if __name__ == "__main__":
