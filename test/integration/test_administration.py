@@ -87,7 +87,7 @@ def test_control_socket_speaks_without_banner_tests_and_ends_with_quit(kept: Kep
             assert lines_of(file)[0].startswith("500 5.5.1 MAIL command unknown #248 ")
             assert lines_of(file)[0].startswith("221 2.0.0 ")
             assert file.readline() == b""
-    assert "#1120 admin KILL x" in kept.logged()
+    kept.wait_for_log("#1120 admin KILL x")
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE) == 0
     assert not kept.control.exists()
@@ -209,12 +209,12 @@ def test_reload_reads_options_maps_and_texts_and_keeps_all_of_the_options_on_an_
     assert found["smtp-drop-after"] == "6" and found["smtp-command-timeout"] == "77"
     kept.add("smtp-drop-after=few", "interfaces=127.0.0.1:1")
     assert 'smtp-drop-after" takes a number' in kept.tool("reload", status=1)
-    assert any(line.startswith(f"#1134 options not reloaded: {kept.file}:") for line in kept.logged())
+    kept.wait_for_log(f"#1134 options not reloaded: {kept.file}:")
     assert json.loads(kept.tool("option", "--json"))["smtp-drop-after"] == "6"
     kept.file.write_text(kept.file.read_text().replace("smtp-drop-after=few", "smtp-drop-after=8"))
     told = json.loads(kept.tool("reload", "--json"))
     assert told == {"changed": ["smtp-drop-after"], "restart": ["interfaces"]}
-    assert "#1132 option interfaces needs restart" in kept.logged()
+    kept.wait_for_log("#1132 option interfaces needs restart")
     (kept.folder / "access.cf").write_text("connect:127.0.0.1\tREJECT\n")
     kept.tool("reload")
     with socket.create_connection(("127.0.0.1", kept.port), timeout=PATIENCE) as client:
@@ -259,4 +259,24 @@ def test_statistics_are_posted_when_the_node_ends_its_sweep(kept: Kept) -> None:
 def test_cluster_that_cannot_be_as_configured_ends_the_start(kept: Kept) -> None:
     assert kept.start("cache-unicast-hosts=192.0.2.1", "cache-secret=short").wait(PATIENCE) == 1
     assert "#1113 cache-secret too short for clustering" in kept.logged()
+    assert "#599 ready" not in kept.logged()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_node_that_has_become_another_user_owns_its_files_and_can_open_its_log_again(kept: Kept) -> None:
+    for folder in (kept.folder, *kept.folder.parents[:2]):
+        folder.chmod(0o777)
+    kept.add("run-user=nobody", "run-group=nogroup", "run-work-dir=/tmp")
+    ready(kept)
+    owned = (kept.folder / "cache.sq3", kept.folder / "stats.sq3", kept.pid_file, kept.control, kept.log)
+    assert {path.owner() for path in owned} == {"nobody"} and {stat.S_IMODE(path.stat().st_mode) for path in owned} == {0o660}
+    kept.log.rename(kept.folder / "log.1")
+    kept.tool("reload")
+    kept.wait_for_log("#1135 reloaded, options changed=0")
+
+
+def test_licence_key_is_looked_at_only_when_one_is_named(kept: Kept) -> None:
+    assert kept.start("+test-lickey", twistd=()).wait(PATIENCE) == 0
+    assert kept.start("lickey-file=/nonexistent").wait(PATIENCE) == 3
+    assert '#409 license key "/nonexistent" load error: No such file or directory (2)' in kept.logged()
     assert "#599 ready" not in kept.logged()
