@@ -214,10 +214,9 @@ def test_e33_a_map_that_cannot_be_asked() -> None:
     node = Node("connect:192.0.2.200 OK\n")
     table = node.talk.access_map.source.view
     table.get = lambda key: FAILED  # type: ignore[method-assign]
+    table.tags = None  # A map server does not tell which tags it has.
     banner = codes(node.connect().banner)
     assert banner == ["421 #966"]
-    local = node.talk.connect("127.0.0.1")
-    assert codes(local.banner) == ["220 #632"]
 
 
 def test_e34_a_white_recipient_without_route_is_still_relaying() -> None:
