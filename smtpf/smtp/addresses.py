@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 from functools import lru_cache
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
 REMEMBERED = 4096
 """Addresses whose form and class are remembered."""
 _LOCAL_NETWORKS = tuple(ipaddress.ip_network(network) for network in ("127.0.0.0/8", "0.0.0.0/32", "::1/128", "::/128"))
@@ -26,3 +28,14 @@ def is_local(address: str) -> bool:
     """127/8, ::1, 0.0.0.0 or ::."""
     ip = ipaddress.ip_address(address)
     return any(ip in network for network in _LOCAL_NETWORKS if network.version == ip.version)
+
+
+def networks(texts: tuple[str, ...]) -> list[Network]:
+    """The addresses and CIDR networks of an option; what is neither is left out."""
+    found: list[Network] = []
+    for text in texts:
+        try:
+            found.append(ipaddress.ip_network(text.strip("[]"), strict=False))
+        except ValueError:
+            continue
+    return found

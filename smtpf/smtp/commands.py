@@ -14,7 +14,7 @@ import attrs
 from smtpf.journal.message import warn
 from smtpf.pipeline import Code, Verdict
 from smtpf.reply import Answer, Reply
-from smtpf.smtp import auth, counters, delivery, envelope, greeting, replies, starttls, xclient
+from smtpf.smtp import auth, chunking, counters, delivery, envelope, greeting, proxy_protocol, replies, starttls, xclient
 from smtpf.smtp import options as opt
 from smtpf.smtp.idle import idle
 from smtpf.smtp.session import ClientFlag, Session, State
@@ -59,12 +59,16 @@ async def run(talk: Conversation, verb: str, argument: str, line: str) -> Verdic
         session.log(HTTP_REQUEST, session.name, session.address, verb)
         talk.ending = True
         return Verdict(Code.DROP, replies.UNKNOWN_COMMAND, (verb,))
+    if state is State.CONN and verb == "PROXY":
+        session.log(proxy_protocol.REFUSED, talk.transport_address, proxy_protocol.NOT_NAMED)
+        talk.ending = True
+        return Verdict(Code.DROP, replies.UNKNOWN_COMMAND, (verb,))
     forced = _forced(session, verb)
     if forced is not None:
         return forced
     administration = talk.engine.administration.get(verb)
     if administration is not None:
-        if state in (State.MAIL, State.RCPT):
+        if state in (State.MAIL, State.RCPT, State.DATA):
             return Verdict(Code.CONTINUE, replies.OUT_OF_SEQUENCE, (verb,))
         return await administration(talk, argument, line)
     rule = _RULES.get(verb)
@@ -181,6 +185,7 @@ _RULES: dict[str, _Rule] = {
     "MAIL": _Rule(envelope.mail, _GREETED, needs_argument=True),
     "RCPT": _Rule(envelope.rcpt, frozenset({State.MAIL, State.RCPT}), needs_argument=True),
     "DATA": _Rule(delivery.data, frozenset({State.RCPT})),
+    "BDAT": _Rule(chunking.bdat, _EVERYWHERE),
     "RSET": _Rule(_rset, _EVERYWHERE),
     "NOOP": _Rule(_noop, _EVERYWHERE),
     "HELP": _Rule(_help, _EVERYWHERE),

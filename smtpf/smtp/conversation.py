@@ -21,16 +21,17 @@ from smtpf.message.spool import SAVE_DATA
 from smtpf.pipeline import CONTINUE, Code, Stage, Verdict
 from smtpf.reply import Answer, Reply, render
 from smtpf.settings.process_options import SMTP_LINGER
-from smtpf.smtp import commands, counters, delivery, early_talk, outgoing, replies, summary
+from smtpf.smtp import commands, counters, delivery, early_talk, outgoing, replies, summary, utf8
 from smtpf.smtp import options as opt
 from smtpf.smtp.addresses import is_local, plain_address
 from smtpf.smtp.identifiers import TransactionIds
 from smtpf.smtp.session import ClientFlag, Recipient, Session, State, Transaction
 from smtpf.smtp.slots import ReplySlots
-from smtpf.smtp.wire import MAX_LINE, Disconnected, LineTooLong, NotWritten, TimedOut, Wire
+from smtpf.smtp.wire import MAX_LINE, Claim, Disconnected, LineTooLong, NotWritten, TimedOut, Wire
 from smtpf.stats import general
 
 if TYPE_CHECKING:
+    from smtpf.smtp.chunking import Chunking
     from smtpf.smtp.engine import Engine
     from smtpf.smtp.forward import ForwardConnection
     from smtpf.smtp.reception import Reception
@@ -75,6 +76,8 @@ class Conversation:
         """The connection over which all mail of an authenticated client goes."""
         self.answering: tuple[Transaction, Recipient | None] | None = None
         """What the next reply is about, when it is about a sender or a recipient."""
+        self.chunking: Chunking | None = None
+        """The message that comes by BDAT, from its first chunk to the end of the transaction."""
         self.auth_failures = 0
         self.relay_by_auth = False
         """The client is a relay only because it has authenticated."""
@@ -87,7 +90,7 @@ class Conversation:
         self.last_input = engine.reactor.seconds()
         """Reactor seconds of the last command."""
         self.transport_address = ""
-        """Address of the transport peer, whatever PROXY or XCLIENT say."""
+        """Address of the transport peer, whatever XCLIENT says; behind a PROXY header the one it claims."""
         self.admitted = False
         """The session has begun: it ends with its ``end`` line."""
 
@@ -104,9 +107,9 @@ class Conversation:
     async def _live(self) -> None:
         engine = self.engine
         peer, local = self.wire.transport.getPeer(), self.wire.transport.getHost()
-        address = plain_address(getattr(peer, "host", "127.0.0.1"))
-        self.transport_address = address
-        local_address = plain_address(getattr(local, "host", "127.0.0.1"))
+        claim = self.wire.claim or Claim()
+        address = self.transport_address = claim.source or plain_address(getattr(peer, "host", "127.0.0.1"))
+        local_address = claim.destination or plain_address(getattr(local, "host", "127.0.0.1"))
         session = self.session = Session(
             engine.ids.next(engine.now()), address, engine.settings.current, engine.journal, engine.stats, engine.reactor.seconds()
         )
@@ -133,8 +136,9 @@ class Conversation:
                 await self.respond(verdict)
                 return
             self.admitted = True
-            session.really_local = is_local(address) and is_local(local_address)
-            await self.classify(claimed=False)
+            claimed = self.wire.claim is not None
+            session.really_local = not claimed and is_local(address) and is_local(local_address)
+            await self.classify(claimed=claimed)
             summary.start(session, engine.workers, len(engine.conversations), self._reception.this_second)
             if await self.greet():
                 await self._loop()
@@ -178,7 +182,8 @@ class Conversation:
         if not claimed and is_local(session.address):
             flags.add(ClientFlag.LOCALHOST)
             session.count(counters.CONNECT_LOCALHOST)
-        if not (claimed and is_local(session.address)):
+        pretender = claimed and is_local(session.address)
+        if not pretender:
             route = await engine.routes.for_client_address(session.address)
             if isinstance(route, Route) and route.relay:
                 flags.add(ClientFlag.RELAY)
@@ -190,6 +195,8 @@ class Conversation:
         if ClientFlag.LOCALHOST in flags:
             session.name = LOCALHOST_NAME
             flags.discard(ClientFlag.NO_PTR)
+        elif pretender:
+            flags.add(ClientFlag.FORGED)
         elif not session.name:
             await self.look_up_name()
         if ClientFlag.RELAY not in flags and ClientFlag.FORGED not in flags and session.name:
@@ -290,6 +297,8 @@ class Conversation:
             await self.respond(_refusal(replies.COMMAND_TOO_LONG, len(line)))
             return False
         text = commands.decode(line)
+        if text is None and not line.isascii():
+            text = utf8.decode(session, line)
         if text is None:
             session.count(counters.NON_ASCII)
             await self.respond(_refusal(replies.NON_PRINTABLE, session.name, session.address))
@@ -434,6 +443,7 @@ class Conversation:
         transaction = session.transaction
         if transaction is None:
             return
+        self.chunking = None
         await self.engine.pipeline.run(Stage.RSET, session, transaction)
         delivery.count_routes(self, transaction)
         session.transaction = None
@@ -496,6 +506,8 @@ class Conversation:
     async def _end(self) -> None:
         session, engine = self.session, self.engine
         if self.admitted:
+            if self.chunking is not None and self.chunking.refused is None and session.transaction is not None:
+                summary.message(session, session.transaction, None)
             if ClientFlag.EHLO_NO_HELO in session.flags:
                 session.count(counters.EHLO_NO_HELO)
             session.stats.add(general.TOTAL_KB, session.octets // 1024 + 1)

@@ -18,7 +18,7 @@ from smtpf.message.spool import SAVE_DIR, Spool
 from smtpf.message.trace import received, with_word
 from smtpf.pipeline import Code, Stage, Verdict
 from smtpf.reply import Answer, render
-from smtpf.smtp import counters, replies, summary
+from smtpf.smtp import counters, replies, summary, utf8
 from smtpf.smtp import options as opt
 from smtpf.smtp.dot_stuffing import DotReader
 from smtpf.smtp.forward import combine
@@ -59,7 +59,7 @@ class LostInData(Disconnected):
 
 
 @attrs.define(eq=False)
-class _Intake:
+class Intake:
     """A message while it comes in."""
 
     reader: DotReader
@@ -72,12 +72,31 @@ class _Intake:
 
 async def data(talk: Conversation, argument: str, line: str) -> Verdict | Answer | None:
     """DATA: the data stage, the message, the dot stage, the next hops."""
-    session, engine = talk.session, talk.engine
+    session = talk.session
     transaction = session.transaction
     assert transaction is not None
+    refused = await begin(talk, transaction)
+    if refused is not None:
+        return refused
+    await talk.write(replies.PRELIMINARY)
+    session.count(counters.DATA_354)
+    session.count(counters.MESSAGES)
+    try:
+        intake = await _take_in(talk, transaction)
+        outcome = await dot(talk, transaction, intake)
+    except Exception:
+        summary.message(session, transaction, None)
+        raise
+    await answered(talk, transaction, outcome)
+    return None
+
+
+async def begin(talk: Conversation, transaction: Transaction) -> Verdict | None:
+    """The data stage. Its refusal, or None with the session in state DATA."""
+    session = talk.session
     session.count(counters.DATA)
     _note_recipients_without_delivery(transaction)
-    verdict = await engine.pipeline.run(Stage.DATA, session, transaction)
+    verdict = await talk.engine.pipeline.run(Stage.DATA, session, transaction)
     if verdict.negative:
         session.slots.immediate = None
         session.count({Code.DROP: counters.DATA_DROP, Code.REJECT: counters.DATA_REJECT}.get(verdict.code, counters.DATA_TEMPFAIL))
@@ -88,17 +107,7 @@ async def data(talk: Conversation, argument: str, line: str) -> Verdict | Answer
         session.count(counters.DATA_ACCEPT)
     session.slots.begin_data()
     session.state = State.DATA
-    await talk.write(replies.PRELIMINARY)
-    session.count(counters.DATA_354)
-    session.count(counters.MESSAGES)
-    try:
-        intake = await _take_in(talk, transaction)
-        outcome = await _dot(talk, transaction, intake)
-    except (Disconnected, TimedOut):
-        summary.message(session, transaction, None)
-        raise
-    session.state = State.EHLO if session.esmtp else State.HELO
-    return await _answered(talk, transaction, outcome)
+    return None
 
 
 def _note_recipients_without_delivery(transaction: Transaction) -> None:
@@ -111,15 +120,14 @@ def _note_recipients_without_delivery(transaction: Transaction) -> None:
 # Taking the message in
 
 
-async def _take_in(talk: Conversation, transaction: Transaction) -> _Intake:
+async def _take_in(talk: Conversation, transaction: Transaction) -> Intake:
     """Read up to the final dot while the headers and content stages look on. Raises Disconnected, TimedOut."""
     session, wire = talk.session, talk.wire
     settings = session.settings
     reader = DotReader(settings[opt.RFC2821_STRICT_DOT])
-    intake = _Intake(reader)
+    intake = Intake(reader)
     clock, timeout = talk.engine.reactor, settings[opt.SMTP_DATA_LINE_TIMEOUT]
     line_began = clock.seconds()
-    lines = settings[opt.RFC2821_LINE_LENGTH]
     while not reader.finished:
         try:
             octets = await wire.octets(max(0.001, line_began + timeout - clock.seconds()))
@@ -131,31 +139,43 @@ async def _take_in(talk: Conversation, transaction: Transaction) -> _Intake:
             session.octets += reader.octets
             session.log(LOST, session.name, session.address, str(gone), gone.errno)
             raise LostInData(str(gone), gone.errno) from None
-        chunks = reader.feed(octets) or ([b""] if reader.finished else [])
-        for left, chunk in enumerate(chunks, 1 - len(chunks)):
-            transaction.complete = reader.finished and left == 0
-            await _chunk(talk, transaction, intake, chunk)
+        await feed(talk, transaction, intake, octets)
         if b"\n" in octets:
             line_began = clock.seconds()
         transaction.octets = reader.octets
-        if lines and reader.longest_line > MAX_LINE and session.slots.immediate is None:
-            session.count(counters.LINE_LENGTH)
-            verdict = Verdict(Code.DROP if lines == 2 else Code.REJECT, replies.LINE_TOO_LONG, (reader.longest_line,))
-            session.slots.take(verdict)
-            if lines == 2:
-                intake.dropped = verdict
         if intake.dropped is not None:
             session.octets += reader.octets
             return intake
     wire.unread(reader.rest)
     session.octets += reader.octets + 3
+    await complete(talk, transaction, intake)
+    return intake
+
+
+async def feed(talk: Conversation, transaction: Transaction, intake: Intake, octets: bytes) -> None:
+    """The next octets as they stand on the wire, dots stuffed."""
+    session, reader = talk.session, intake.reader
+    chunks = reader.feed(octets) or ([b""] if reader.finished else [])
+    for left, chunk in enumerate(chunks, 1 - len(chunks)):
+        transaction.complete = reader.finished and left == 0
+        await _chunk(talk, transaction, intake, chunk)
+    lines = session.settings[opt.RFC2821_LINE_LENGTH]
+    if lines and reader.longest_line > MAX_LINE and session.slots.immediate is None:
+        session.count(counters.LINE_LENGTH)
+        verdict = Verdict(Code.DROP if lines == 2 else Code.REJECT, replies.LINE_TOO_LONG, (reader.longest_line,))
+        session.slots.take(verdict)
+        if lines == 2:
+            intake.dropped = verdict
+
+
+async def complete(talk: Conversation, transaction: Transaction, intake: Intake) -> None:
+    """The end of the message has been read."""
     if intake.in_headers:
         await _header_section(talk, transaction, intake, end=True)
     if intake.spool is not None:
         waiting = intake.spool.finish()
         if waiting is not None:
             await waiting
-    return intake
 
 
 def _silent(session: Session, reader: DotReader) -> None:
@@ -167,7 +187,7 @@ def _silent(session: Session, reader: DotReader) -> None:
         session.log(LOST, session.name, session.address, os.strerror(errno.ETIMEDOUT), errno.ETIMEDOUT)
 
 
-async def _chunk(talk: Conversation, transaction: Transaction, intake: _Intake, chunk: bytes) -> None:
+async def _chunk(talk: Conversation, transaction: Transaction, intake: Intake, chunk: bytes) -> None:
     """One piece of the message: headers until they end, then body."""
     if intake.dropped is not None:
         return
@@ -178,7 +198,7 @@ async def _chunk(talk: Conversation, transaction: Transaction, intake: _Intake, 
         await _body(talk, transaction, intake, chunk)
 
 
-async def _header_section(talk: Conversation, transaction: Transaction, intake: _Intake, *, end: bool) -> None:
+async def _header_section(talk: Conversation, transaction: Transaction, intake: Intake, *, end: bool) -> None:
     """Once the header section is complete: note it, add ours, and run the headers stage."""
     found = split_headers(intake.head, final=end)
     if found is None:
@@ -210,6 +230,7 @@ async def _header_section(talk: Conversation, transaction: Transaction, intake: 
 def _received(session: Session, transaction: Transaction, now: float) -> bytes:
     """Our Received field (7.3)."""
     tls = session.tls
+    word = with_word(session.esmtp, tls is not None, session.auth)
     return received(
         helo=session.helo,
         client_name=session.name,
@@ -217,7 +238,7 @@ def _received(session: Session, transaction: Transaction, now: float) -> bytes:
         interface_name=session.interface_name,
         interface_address=session.interface_address,
         sender=transaction.sender.address,
-        protocol=with_word(session.esmtp, tls is not None, session.auth),
+        protocol=word.replace("ESMTP", "UTF8SMTP") if utf8.asked(transaction) else word,
         cipher=tls.text if tls is not None else "",
         tid=transaction.tid,
         ret_id=transaction.emew,
@@ -225,7 +246,7 @@ def _received(session: Session, transaction: Transaction, now: float) -> bytes:
     )
 
 
-async def _body(talk: Conversation, transaction: Transaction, intake: _Intake, chunk: bytes, *, filtered: bool = False) -> None:
+async def _body(talk: Conversation, transaction: Transaction, intake: Intake, chunk: bytes, *, filtered: bool = False) -> None:
     """Spool a piece of the body and run the content stage, unless the headers stage has ``filtered`` it out already."""
     assert intake.spool is not None
     if chunk:
@@ -244,7 +265,7 @@ async def _body(talk: Conversation, transaction: Transaction, intake: _Intake, c
 # The dot
 
 
-async def _dot(talk: Conversation, transaction: Transaction, intake: _Intake) -> Verdict:
+async def dot(talk: Conversation, transaction: Transaction, intake: Intake) -> Verdict:
     """What becomes of the message: the verdict whose reply the client hears."""
     session, settings = talk.session, talk.session.settings
     if intake.dropped is not None:
@@ -305,9 +326,10 @@ _BY_CODE: dict[Code, Counter] = {
 }
 
 
-async def _answered(talk: Conversation, transaction: Transaction, verdict: Verdict) -> Verdict | Answer | None:
+async def answered(talk: Conversation, transaction: Transaction, verdict: Verdict) -> None:
     """Count and log the outcome, answer the client, and end the transaction."""
     session = talk.session
+    session.state = State.EHLO if session.esmtp else State.HELO
     session.slots.immediate = None
     session.count(_BY_CODE[verdict.code])
     if transaction.delivered:
@@ -323,7 +345,6 @@ async def _answered(talk: Conversation, transaction: Transaction, verdict: Verdi
     if verdict.code is Code.DROP:
         talk.ending = True
     await talk.end_transaction()
-    return None
 
 
 def count_routes(talk: Conversation, transaction: Transaction) -> None:

@@ -12,7 +12,7 @@ from smtpf.maps.routes import Route
 from smtpf.maps.source import LookupFailed
 from smtpf.pipeline import Code, Stage, Verdict
 from smtpf.reply import Answer, render
-from smtpf.smtp import counters, replies, summary
+from smtpf.smtp import counters, replies, summary, utf8
 from smtpf.smtp import options as opt
 from smtpf.smtp.forward import ForwardConnection
 from smtpf.smtp.grammar import (
@@ -60,6 +60,7 @@ STRICT_RELAY = info(
 MAX_RECIPIENTS = 1000
 """Recipients of one transaction, refused ones counted (RFC 5321 4.5.3.1.8 asks for 100)."""
 _KNOWN_PARAMETERS = frozenset({"BODY", "SIZE", "AUTH"})
+_KNOWN_WITH_UTF8 = _KNOWN_PARAMETERS | {utf8.KEYWORD}
 _BODIES = frozenset({"7BIT", "8BITMIME", "BINARYMIME"})
 _GOING_ON = frozenset({Code.CONTINUE, Code.ACCEPT, Code.GREY, Code.DISCARD})
 
@@ -83,7 +84,8 @@ async def mail(talk: Conversation, argument: str, line: str) -> Verdict | Answer
     if not isinstance(parsed, Argument):
         session.count(counters.MAIL_PARSE)
         return Verdict(Code.REJECT, replies.MAIL_SYNTAX)
-    sender = parse_path(parsed.path, Role.SENDER, PathRules.of(session.settings))
+    wide = utf8.KEYWORD in parsed.parameters and utf8.offered(session)
+    sender = parse_path(parsed.path, Role.SENDER, PathRules.of(session.settings, wide))
     tid = talk.tids.next(talk.engine.now())
     if isinstance(sender, PathError):
         session.count(counters.MAIL_PARSE)
@@ -119,7 +121,8 @@ async def _sender_verdict(talk: Conversation, transaction: Transaction, parsed: 
     if sender.is_null:
         session.count(counters.NULL_SENDER)
     transaction.parameters = parsed.parameters
-    if session.esmtp and not _KNOWN_PARAMETERS.issuperset(parsed.parameters):
+    known = _KNOWN_WITH_UTF8 if utf8.offered(session) else _KNOWN_PARAMETERS
+    if session.esmtp and not known.issuperset(parsed.parameters):
         return Verdict(Code.REJECT, replies.BAD_PARAMETERS_MAIL)
     body = parsed.parameters.get("BODY", "7BIT").upper()
     if body not in _BODIES:
@@ -169,7 +172,7 @@ async def rcpt(talk: Conversation, argument: str, line: str) -> Verdict | Answer
     if not isinstance(parsed, Argument):
         session.count(counters.RCPT_PARSE)
         return Verdict(Code.REJECT, replies.RCPT_SYNTAX)
-    path = parse_path(parsed.path, Role.RECIPIENT, PathRules.of(session.settings))
+    path = parse_path(parsed.path, Role.RECIPIENT, PathRules.of(session.settings, utf8.asked(transaction)))
     if isinstance(path, PathError):
         recipient = Recipient(_as_written(path))
         recipient.flags.add(RcptFlag.FAILED)
@@ -268,7 +271,7 @@ async def _route(talk: Conversation, transaction: Transaction, path: Path) -> Ro
 async def _forward(talk: Conversation, transaction: Transaction, recipient: Recipient) -> Verdict:
     """Call-ahead, the forward connection, and the next hop's answer to RCPT."""
     session, path, route = talk.session, recipient.path, recipient.route
-    if route is not None and route.rcpt and path.qualified and talk.engine.call_ahead is not None:
+    if route is not None and route.rcpt and path.qualified and path.address.isascii() and talk.engine.call_ahead is not None:
         known = await talk.engine.call_ahead.verify(session, transaction.sender, path, route)
         if not known:
             session.count(counters.RCPT_UNKNOWN)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from smtpf.pipeline import Code, Stage, Verdict
 from smtpf.reply import Answer, Reply, render
-from smtpf.smtp import counters, replies, starttls, xclient
+from smtpf.smtp import chunking, counters, replies, starttls, utf8, xclient
 from smtpf.smtp import options as opt
 from smtpf.smtp.session import ClientFlag, State
 
@@ -87,6 +87,10 @@ async def _extensions(talk: Conversation) -> list[str]:
         offered.append("PIPELINING")
     if settings[opt.RFC1652_8BITMIME]:
         offered.append("8BITMIME")
+    if chunking.offered(session):
+        offered.append("CHUNKING")
+    if utf8.offered(session):
+        offered.append("SMTPUTF8")
     if xclient.allowed(talk):
         offered.append("XCLIENT ADDR HELO NAME PROTO")
     if talk.engine.queue_request is not None and await talk.engine.routes.local_route() is not None:

@@ -77,6 +77,21 @@ MAIL_RETEST_CLIENT = Flag(
     "mail-retest-client", False, "Repeat the tests of the client for every message of a session.", since="later", area="client"
 )
 RFC1652_8BITMIME = Flag("rfc1652-8bitmime", True, "Offer 8BITMIME.", since="later", area="rfc")
+RFC3030_CHUNKING = Flag(
+    "rfc3030-chunking",
+    True,
+    "Offer CHUNKING, so that clients may send messages with BDAT. Next hops get them with DATA.",
+    since="new",
+    area="rfc",
+)
+RFC6531_SMTPUTF8 = Flag(
+    "rfc6531-smtputf8",
+    True,
+    "Offer SMTPUTF8 beside 8BITMIME, so that addresses may be UTF-8. Such mail goes to next hops that offer it too; for others the "
+    "recipient is refused.",
+    since="new",
+    area="rfc",
+)
 RFC2920_PIPELINING = Flag(
     "rfc2920-pipelining", True, "Offer PIPELINING; when off, clients that talk early are refused.", since="later", area="rfc"
 )

@@ -11,11 +11,12 @@ from typing import Any
 
 from twisted.internet.protocol import ServerFactory
 
-from smtpf.journal.message import err
+from smtpf.journal.message import Message, err
 from smtpf.smtp import counters
 from smtpf.smtp import options as opt
 from smtpf.smtp.conversation import Conversation
 from smtpf.smtp.engine import Engine
+from smtpf.smtp.proxy_protocol import PROXY_PROTOCOL_FROM, PROXY_PROTOCOL_INTERFACES, Balancers, ProxiedWire
 from smtpf.smtp.wire import Wire
 from smtpf.stats import general
 
@@ -87,11 +88,21 @@ class SmtpFactory(ServerFactory):
         self._engine = engine
         self._reception = reception
         self._interface_name = interface_name
+        settings = engine.settings.current
+        self._balancers = Balancers.of(settings[PROXY_PROTOCOL_FROM], settings[PROXY_PROTOCOL_INTERFACES])
 
     def buildProtocol(self, addr: Any) -> Wire:
-        wire = Wire(self._engine.reactor, self._talker)
+        engine = self._engine
+        if self._balancers.peers:
+            wire: Wire = ProxiedWire(engine.reactor, self._talker, self._balancers, self._refuse)
+        else:
+            wire = Wire(engine.reactor, self._talker)
         wire.factory = self
         return wire
+
+    def _refuse(self, message: Message, address: str, reason: str) -> None:
+        self._engine.journal.write(message, address, reason)
+        self._reception.released()
 
     def _talker(self, wire: Wire) -> Conversation:
         return Conversation(self._engine, self._reception, self._interface_name, wire)

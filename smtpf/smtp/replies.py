@@ -66,6 +66,12 @@ NON_PRINTABLE = Reply(
     meaning="A command line holds control characters or 8-bit octets.",
 )
 PIPELINING_NOT_ALLOWED = Reply(643, "550 5.3.3 pipelining not allowed", meaning="The client spoke before it was its turn.")
+CHUNK_TAKEN = Reply(1152, "250 2.0.0 %ld octets received", meaning="A chunk of a message came whole; the next BDAT is awaited.")
+CHUNK_SYNTAX = Reply(
+    1153,
+    "501 5.5.4 BDAT needs a length",
+    meaning="BDAT without a usable length. The connection is closed, because nobody knows where it ends.",
+)
 TLS_ARGUMENT = Reply(1146, "501 5.5.4 STARTTLS takes no argument", meaning="STARTTLS came with an argument.")
 BANNER_SHORT = Reply(632, "220 %s %sSMTP", meaning="The banner for clients that are known.")
 BANNER = Reply(633, "220%c%s %s %sSMTP", meaning="The banner for everybody else.")

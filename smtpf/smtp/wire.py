@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IHandshakeListener
@@ -48,6 +49,14 @@ class LineTooLong(Exception):
     """More than MAX_LINE octets without a line end."""
 
 
+@attrs.frozen
+class Claim:
+    """What a PROXY header says of a connection: the client's address and the one it connected to, both empty when it says nothing."""
+
+    source: str = ""
+    destination: str = ""
+
+
 class Talker(Protocol):
     """What drives a connection: told of its begin and its end."""
 
@@ -80,6 +89,8 @@ class Wire(smtp.ESMTP):
         self._discarding = False
         self._until_input = False
         self._lines_at_once = 0
+        self.claim: Claim | None = None
+        """Set when a PROXY header spoke for the client."""
         self.gone: Disconnected | None = None
         """Set when the client has gone or the connection has been aborted."""
         self.handshake: Deferred[None] | None = None
@@ -206,12 +217,16 @@ class Wire(smtp.ESMTP):
         await turn
         self._lines_at_once = 0
 
-    async def octets(self, timeout: float) -> bytes:
-        """Whatever has been received, at least one octet. Raises TimedOut (seconds), Disconnected."""
+    async def octets(self, timeout: float, most: int = MAX_BUFFER * 4) -> bytes:
+        """Whatever has been received, at least one octet, at ``most`` so many. Raises TimedOut (seconds), Disconnected."""
         while not self._received:
             await self._more(timeout)
-        data = bytes(self._received)
-        self._received.clear()
+        if len(self._received) <= most:
+            data = bytes(self._received)
+            self._received.clear()
+        else:
+            data = bytes(self._received[:most])
+            del self._received[:most]
         self._read_on()
         return data
 

@@ -15,7 +15,7 @@ from smtpf.pipeline import Code, Verdict
 from smtpf.reply import Answer, Reply
 from smtpf.smtp import options as opt
 from smtpf.smtp import replies, summary
-from smtpf.smtp.addresses import plain_address
+from smtpf.smtp.addresses import networks, plain_address
 from smtpf.smtp.session import ClientFlag, State
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def allowed(talk: Conversation) -> bool:
     if not settings[opt.SMTP_XCLIENT_ENABLE]:
         return False
     peer = ipaddress.ip_address(talk.transport_address)
-    return peer.is_loopback or any(
-        peer in network for network in _networks(settings[opt.SMTP_XCLIENT_FROM]) if network.version == peer.version
+    return (peer.is_loopback and talk.wire.claim is None) or any(
+        peer in network for network in networks(settings[opt.SMTP_XCLIENT_FROM]) if network.version == peer.version
     )
 
 
@@ -115,13 +115,3 @@ def _valid(name: str, value: str) -> bool:
     if name == "PROTO":
         return value.upper() in ("SMTP", "ESMTP")
     return name in _IGNORED
-
-
-def _networks(texts: tuple[str, ...]) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    found = []
-    for text in texts:
-        try:
-            found.append(ipaddress.ip_network(text.strip("[]"), strict=False))
-        except ValueError:
-            continue
-    return found
