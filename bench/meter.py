@@ -97,8 +97,9 @@ def main() -> None:
         parts["raise_limits"] = believed
     with open(file, "r+b") as opened:
         page = mmap.mmap(opened.fileno(), SIZE)
-    reactor._poller = _Poller(reactor._poller, page)
-    run()  # type: ignore[no-untyped-call]
+    loop: Any = reactor
+    loop._poller = _Poller(loop._poller, page)
+    run()
 
 
 if __name__ == "__main__":

@@ -65,8 +65,9 @@ def main() -> None:
         made.delivery = Everything(hop)
         return made
 
-    reactor.listenTCP(listen, Factory.forProtocol(protocol), backlog=1024, interface=HOST)
-    reactor.run()
+    loop: Any = reactor
+    loop.listenTCP(listen, Factory.forProtocol(protocol), backlog=1024, interface=HOST)
+    loop.run()
 
 
 if __name__ == "__main__":
