@@ -259,7 +259,11 @@ class Network:
             for each in (writer, far):
                 if each is not None:
                     self._open.discard(each)
-                    each.transport.abort()
+                    # What a process had written before it died still arrives; a broken network loses it.
+                    if self.state == "up":
+                        each.close()
+                    else:
+                        each.transport.abort()
 
     async def _permit(self) -> None:
         """Returns when octets may pass, and raises Cut when they never will."""
