@@ -89,8 +89,9 @@ class Talk:
         zone: str = "",
         mx_checks: bool = False,
         extensions: Any = (),
+        net: Any = None,
     ) -> None:
-        self.net = MemoryNet()
+        self.net = MemoryNet() if net is None else net
         self.entries: list[Entry] = []
         self.journal = Journal(self.entries.append, Verbose("info,warn,tls"))
         quiet = {opt.RATE_THROTTLE: "0", opt.SMTP_DROP_AFTER: "0", CACHE_PATH: ":memory:", FORWARD_REUSE_LIMIT: "0"}
