@@ -19,6 +19,7 @@ from smtpf.cache.store import Cache
 from smtpf.dns.classes import is_unreachable
 from smtpf.dns.domains import is_address, is_host_name
 from smtpf.dns.mx import MxHost, MxList, mx_list
+from smtpf.filters.uri_lists import BLACK, URI_SUB_DOMAINS, UriLists, reason
 from smtpf.journal.message import err, info
 from smtpf.maps.hosts import Host
 from smtpf.pipeline import SKIP_NEXT, Filter, MaybeVerdict, Verdict, reject, tempfail
@@ -48,6 +49,13 @@ CALL_BACK_STRICT_GREETING = Flag(
     since="later",
     area="call-back",
 )
+CALL_BACK_URI_GREETING = Flag(
+    "call-back-uri-greeting",
+    False,
+    "Refuse senders whose mail exchange greets with a name that the URI lists have.",
+    since="later",
+    area="call-back",
+)
 CALL_BACK_NULL_SENDER = Flag(
     "call-back-null-sender",
     True,
@@ -67,6 +75,13 @@ MX_NO_ANSWER = err(
     "%s %s",
     "No name server answered when asked for the mail exchanges of a sender's domain. The sender is told to try again.",
     fields=("domain", "error"),
+)
+GREETS_LISTED = err(
+    830,
+    "%s",
+    "call-back-uri-greeting: the mail exchange of a sender's domain greets with a name that a URI list has. The sender is refused.",
+    fields=("reason",),
+    since="later",
 )
 CALLED = info(
     573,
@@ -95,6 +110,7 @@ ACCEPTED = Counter("call-back-accept", Group.DATA, "Senders that a call-back fou
 REJECTED = Counter("call-back-reject", Group.DATA, "Messages refused because of a call-back.")
 TEMPFAILED = Counter("call-back-tempfail", Group.DATA, "Messages refused for now because of a call-back.")
 STRICT_GREETING = Counter("call-back-strict-greeting", Group.DATA, "Mail exchanges that greeted without their full name.", since="later")
+URI_GREETING = Counter("call-back-uri-greeting", Group.DATA, "Mail exchanges that greeted with a name in the URI lists.", since="later")
 
 PORT = 25
 MAX_ATTEMPTS = 8
@@ -131,8 +147,11 @@ class _Call:
 class CallBack(Filter):
     """Verifies senders."""
 
-    def __init__(self, reactor: Any, resolver: Resolver, cache: Cache, rng: random.Random, port: int = PORT) -> None:
+    def __init__(
+        self, reactor: Any, resolver: Resolver, cache: Cache, rng: random.Random, uri_lists: UriLists | None = None, port: int = PORT
+    ) -> None:
         self._reactor = reactor
+        self._uri_lists = uri_lists
         self._resolver = resolver
         self._cache = cache
         self._rng = rng
@@ -268,6 +287,18 @@ class CallBack(Filter):
             failure = made
         return failure or _NOBODY
 
+    async def _greets_listed(self, session: Session, banner: str) -> bool:
+        """The name in the banner, or one of its name servers, is in a URI list."""
+        name = banner.partition(" ")[0].lower().strip("[].")
+        if self._uri_lists is None or not ("." in name and (is_host_name(name) or is_address(name))):
+            return False
+        found = await self._uri_lists.host(name, session.settings[URI_SUB_DOMAINS]) or await self._uri_lists.name_servers(name)
+        if found is None:
+            return False
+        session.log(GREETS_LISTED, reason(BLACK, found.subject, found.list))
+        session.count(URI_GREETING)
+        return True
+
     async def _ask(self, session: Session, transaction: Transaction, protocol: NextHopProtocol, selective: bool) -> Outcome:
         """The dialogue with the mail exchange, and what is remembered of it."""
         settings, sender = session.settings, transaction.sender
@@ -275,6 +306,8 @@ class CallBack(Filter):
         if settings[CALL_BACK_STRICT_GREETING] and not _names_host(protocol.banner):
             session.count(STRICT_GREETING)
             return Outcome(BAD, "220 response missing FQDN host name")
+        if settings[CALL_BACK_URI_GREETING] and await self._greets_listed(session, protocol.banner):
+            return Outcome(BAD, "220 response hostname URI BL listed")
         own = session.interface_name.encode()
         reverse_path = b"" if settings[CALL_BACK_NULL_SENDER] else b"postmaster@" + own
         for command in (b"HELO " + own, b"MAIL FROM:<" + reverse_path + b">"):

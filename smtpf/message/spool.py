@@ -34,6 +34,7 @@ SAVE_DIR = Text(
     "Scanners on this machine must be able to read it. It must not be empty.",
     choices="directory (manual: /var/tmp)",
     area="save",
+    aliases=("spamd-save-dir",),
 )
 TRAP_DIR = Text(
     "trap-dir",

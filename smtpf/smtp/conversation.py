@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
+import traceback
 from typing import TYPE_CHECKING
 
 from twisted.python.failure import Failure
@@ -36,6 +38,11 @@ if TYPE_CHECKING:
     from smtpf.smtp.forward import ForwardConnection
     from smtpf.smtp.reception import Reception
 
+OUT_OF_MEMORY = err(
+    538,
+    "out of memory %s(%lu)",
+    "A session was ended because the system gave no more memory. Give the machine more, or lower server-max-threads.",
+)
 RESOURCES = err(
     556,
     "resources error %s(%lu): %s (%d)",
@@ -146,6 +153,8 @@ class Conversation:
             self._lost(gone)
         except TimedOut:
             self._timed_out()
+        except MemoryError:
+            self._out_of_memory()
         except Exception:
             self._fault(Failure())
         finally:
@@ -158,6 +167,16 @@ class Conversation:
         session.slots.delayed = None
         if self.wire.gone is None:
             self.wire.transport.write(render(replies.INTERNAL_ERROR, (), session.sid).encode())
+
+    def _out_of_memory(self) -> None:
+        """Say so with as little as possible; the client comes again."""
+        session = self.session
+        frames = traceback.extract_tb(sys.exc_info()[2])
+        module, line = (frames[-1].filename.rpartition("/")[2], frames[-1].lineno) if frames else ("", 0)
+        session.log(OUT_OF_MEMORY, module, line)
+        session.slots.delayed = None
+        if self.wire.gone is None:
+            self.wire.transport.write(render(replies.RESOURCES_EXCEEDED, (), session.sid).encode())
 
     def _broken(self, failure: Failure) -> None:
         """A fault of ours at the very end, or before the session began."""

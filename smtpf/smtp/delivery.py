@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from smtpf.journal.message import err
+from smtpf.journal.message import err, info
 from smtpf.message.header import HeaderList, split_headers
 from smtpf.message.spool import SAVE_DIR, Spool
 from smtpf.message.trace import received, with_word
@@ -43,6 +43,11 @@ GONE_BEFORE = err(
     314, "%s [%s] I/O error: %s (%d)", "The client left before its message was relayed; the message was not delivered. It will come again.",
     fields=("client", "address", "error", "errno"),
 )  # fmt: skip
+MORE_BEHIND = info(
+    315,
+    "pipelining byte=%.2x",
+    "smtp-disconnect-after-dot: the client sent more before its message was answered; the first octet is shown.",
+)
 GONE_AFTER = err(
     316, "%s [%s] I/O error: %s (%d)", "The client left while its message was relayed. It may come again; a duplicate is recognised.",
     fields=("client", "address", "error", "errno"),
@@ -297,6 +302,8 @@ async def _relay(talk: Conversation, transaction: Transaction) -> Verdict:
         session.log(GONE_BEFORE, session.name, session.address, str(wire.gone), wire.gone.errno)
         session.count(counters.DISCONNECT_AFTER_DOT)
         raise LostInData(str(wire.gone), wire.gone.errno)
+    if session.settings[opt.SMTP_DISCONNECT_AFTER_DOT] and wire.pending and not session.usual_suspect:
+        session.log(MORE_BEHIND, wire.peek(1)[0])
     if talk.killed is not None:
         raise LostInData(os.strerror(errno.ECONNABORTED), errno.ECONNABORTED)
     talk.relaying = True

@@ -25,9 +25,9 @@ SMTP_DATA_LINE_TIMEOUT = Number(
 SMTP_DISCONNECT_AFTER_DOT = Flag(
     "smtp-disconnect-after-dot",
     False,
-    "Accepted for old configurations. A message whose client has left before it was relayed is never delivered.",
+    "Log when an unknown client has sent more behind its message before it was answered. A message whose client has left before it was "
+    "relayed is never delivered, whatever this option says.",
     area="smtp",
-    ignored=True,
 )
 SMTP_DROP_AFTER = Number(
     "smtp-drop-after",

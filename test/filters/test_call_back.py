@@ -10,12 +10,14 @@ from smtpf.filters.call_back import (
     CALL_BACK_NULL_SENDER,
     CALL_BACK_PASS_GREY,
     CALL_BACK_STRICT_GREETING,
+    CALL_BACK_URI_GREETING,
     MADE,
     REJECTED,
     SKIP,
     TEMPFAILED,
 )
 from smtpf.filters.grey import GREY_KEY
+from smtpf.filters.uri_lists import URI_BL
 from test.support.scripted_hop import CLOSE
 from test.support.talk import Talk, codes
 
@@ -204,6 +206,17 @@ def test_uncached_refusal_holds_for_its_minute():
 def test_greeting(banner, answer):
     here = Here({CALL_BACK_STRICT_GREETING: "+"}, GREETING=banner, RCPT=only_ada)
     assert here.attempt() == [answer]
+
+
+@pytest.mark.parametrize(("banner", "answer", "logged"), [
+    (b"220 mx.listed.net ESMTP\r\n", "550 #572", ["black listed mx.listed.net by bl.kestrel.net #762"]),
+    (b"220 mx.kestrel.net ESMTP\r\n", "250 #554", []), (b"220 hello there\r\n", "250 #554", []),
+])  # fmt: skip
+def test_name_in_the_greeting_is_looked_up_in_the_lists(banner, answer, logged):
+    here = Here({CALL_BACK_URI_GREETING: "+", URI_BL: "bl.kestrel.net"}, GREETING=banner, RCPT=only_ada)
+    here.talk.resolver.add("listed.net.bl.kestrel.net A 127.0.0.2")
+    assert here.attempt() == [answer]
+    assert here.talk.logged(830) == logged
 
 
 @pytest.mark.parametrize("pass_grey", ["+", "-"])
