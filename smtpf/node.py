@@ -5,8 +5,6 @@ Nothing else in the house knows how a node is put together. Source: spec chapter
 
 from __future__ import annotations
 
-import os
-import random
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -37,44 +35,26 @@ from smtpf.cache.opening import CACHE_PATH, MEMORY, CacheOpenError, location
 from smtpf.cache.server import names_server
 from smtpf.cache.shared import node_cache_from
 from smtpf.cache.store import FileCache
-from smtpf.dns.domains import Domains
 from smtpf.dns.resolver import Resolver
-from smtpf.filters import order
-from smtpf.filters.building import Materials, filters_of
-from smtpf.filters.click import Click
-from smtpf.filters.extension import extension_modules, extensions
-from smtpf.filters.grey import Grey
+from smtpf.filters.extension import extension_modules
 from smtpf.filters.save import SaveDirMissing
 from smtpf.journal.journal import Journal
 from smtpf.journal.observer import FailureObserver
-from smtpf.journal.stream import FileTarget
 from smtpf.journal.targets import LOG_FORMAT, choose_target, open_target
 from smtpf.journal.verbose import VERBOSE, Verbose
-from smtpf.maps.access import ACCESS_MAP
-from smtpf.maps.opening import Workshop, open_access_map, open_route_map
-from smtpf.maps.routes import ROUTE_MAP
-from smtpf.maps.source import MapError
-from smtpf.pipeline import Filter, FilterNotReady, Pipeline, settled
+from smtpf.pipeline import FilterNotReady, settled
 from smtpf.process.announce import build_values
 from smtpf.process.ending import FAILED, INIT_ERROR, leave
 from smtpf.process.lifecycle import Lifecycle
 from smtpf.process.own_addresses import own_addresses
 from smtpf.process.sessions import SessionsInProgress
+from smtpf.serving import Serving, StartRefused
 from smtpf.settings.catalogue import instances
 from smtpf.settings.process_options import DAEMON, TEST_LICKEY
 from smtpf.settings.store import Settings, SettingsHolder
 from smtpf.smtp.administration import ADMIN_COMMANDS
-from smtpf.smtp.auth_proxy import AuthProxy
-from smtpf.smtp.call_ahead import CallAhead
-from smtpf.smtp.dsn import DsnSender
 from smtpf.smtp.engine import Engine
-from smtpf.smtp.etrn import QueueRequest
-from smtpf.smtp.forward import Forwarder
-from smtpf.smtp.identifiers import SessionIds
 from smtpf.smtp.reception import Reception
-from smtpf.smtp.submit import Submitter
-from smtpf.smtp.texts import read_texts
-from smtpf.smtp.tls import TlsContexts, TlsFilesError
 from smtpf.stats.archive import Archive
 from smtpf.stats.counter import Counter
 from smtpf.stats.listing import Facts, form
@@ -85,6 +65,7 @@ from smtpf.stats.sampling import OpenFilesSampler
 from smtpf.stats.tables import Statistics
 
 if TYPE_CHECKING:
+    from smtpf.maps.routes import RouteMap
     from smtpf.settings.language import Problem
 
 CONNECT_SECONDS = 20.0
@@ -128,7 +109,7 @@ class Node(Service):
         self.setName("smtpf")  # type: ignore[no-untyped-call]
         self._reactor = reactor
         self._reread = reread
-        self._serving = False
+        self._ready = False
         self.settings = SettingsHolder(settings)
         self._target = open_target(reactor, choose_target(settings, settings[DAEMON]), settings[LOG_FORMAT])
         self.journal = Journal(self._target, Verbose(settings.text(VERBOSE)))
@@ -139,7 +120,7 @@ class Node(Service):
         self._process.open()
         self._pool = ThreadPool(0, THREADS, "smtpf")
         self._stopping: list[Any] = []
-        self._filters: list[Filter] = []
+        self._serving: Serving | None = None
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
@@ -171,62 +152,34 @@ class Node(Service):
         self._stopping.append(cache.stop)
         collector = Collector(cache, reactor, journal, stats, settings)
         collector.saving.append(archive.save)
-        workshop = Workshop(journal, reactor, self.in_thread)
-        access_map = self.access_map = _usable(open_access_map(settings[ACCESS_MAP], workshop))
-        route_map = self.route_map = await self._open_routes(settings, workshop, stats)
+        serving = self._serving = Serving(
+            self.settings, journal, self._target, reactor, stats, routes, self.in_thread, host_name=self._process.host_name,
+            descriptors=self._process.descriptors,
+        )  # fmt: skip
+        self._stopping.append(serving.close)
+        await serving.open_maps()
         own = own_addresses(self._process.host_name)
-        licence = await self._check_licence(own)
+        licence = await self._check_licence(own, serving.route_map)
         collector.after.append(licence.daily)
         settings = self.settings.current
-        resolver = Resolver.from_settings(reactor, settings)
-        self._stopping.append(resolver.stop)
-        rng = random.SystemRandom()
-        tls = self._open_tls(settings)
-        domains = Domains.from_settings(settings)
-        forwarder = Forwarder(reactor, resolver, rng, tls)
-        self._stopping.append(forwarder.close)
-        submitter = Submitter(route_map, forwarder)
-        materials = Materials(
-            settings=self.settings, journal=journal, stats=stats, reactor=reactor, rng=rng, in_thread=self.in_thread, access=access_map,
-            routes=route_map, resolver=resolver, domains=domains, cache=cache, now=time.time, submitter=submitter,
-            host_name=self._process.host_name,
-        )  # fmt: skip
-        self._filters = filters_of(materials)
-        further = [factory.filter(materials) for factory in extensions()]
-        for each in (*self._filters, *further):
-            each.configure(settings)
-            await settled(each.start())
-        self._filters += further
-        grey = next(each for each in self._filters if isinstance(each, Grey))
-        click = next(each for each in self._filters if isinstance(each, Click))
-        engine = self.engine = Engine(
-            reactor=reactor, settings=self.settings, journal=journal, stats=stats, pipeline=Pipeline(order.bind(self._filters, further)),
-            routes=route_map, resolver=resolver, domains=domains, forwarder=forwarder, ids=SessionIds(os.getpid()), rng=rng,
-            call_ahead=CallAhead(forwarder, cache), dsn=DsnSender(submitter, resolver, journal, time.time),
-            auth_proxy=AuthProxy(route_map, forwarder), queue_request=QueueRequest(route_map, forwarder), tls=tls,
-            in_thread=self.in_thread, route_counts=routes, passed_grey_list=grey.has_passed, addition=click.addition,
-            host_name=self._process.host_name, descriptor_limit=self._process.descriptors, texts=read_texts(settings, journal),
-            now=time.time,
-        )  # fmt: skip
+        engine = self.engine = await serving.open(cache)
         self.sessions.watch(engine)
         await archive.load()
-        access_map.start()
-        route_map.start()
+        serving.start()
         collector.start()
         sampler = OpenFilesSampler(reactor, stats)
         sampler.start()
         # Nodes that share a cache server have nothing to tell each other.
-        cluster = await self._start_cluster(cache, engine, resolver, own) if isinstance(cache, FileCache) else None
-        self._stopping += [archive.close, sampler.stop, collector.stop, access_map.stop, route_map.stop]
+        cluster = await self._start_cluster(cache, engine, serving.resolver, own) if isinstance(cache, FileCache) else None
+        self._stopping += [archive.close, sampler.stop, collector.stop]
         listening = self._process.listening
         assert listening is not None
         reception = Reception(engine, listening.hold, self._process.session_ended)
         configuration = self.configuration = Configuration(self.settings, journal, self.in_thread, self._reread, licence.permitted)
-        configuration.follow(cache.configure, collector.configure, resolver.configure, self._process.configure)
+        configuration.follow(cache.configure, collector.configure, self._process.configure)
         if cluster is not None:
             configuration.follow(cluster.configure)
-        configuration.follow(*(each.configure for each in self._filters))
-        self._follow_reloads(configuration, engine, tls, domains)
+        serving.follow(configuration)
         administration = Administration(
             engine, configuration, cache, version=__version__, accepted_now=lambda: reception.accepted_now,
             active=list if cluster is None else cluster.active, licence=licence.fields, build=build_values,
@@ -236,7 +189,7 @@ class Node(Service):
         self._process.settle(*files_of(settings, own_files))
         stats.begin()
         self._process.serve(lambda bound: reception.factory(bound.name), self.reload)
-        self._serving = True
+        self._ready = True
 
     async def _start_cluster(self, cache: FileCache, engine: Engine, resolver: Resolver, own: Sequence[str]) -> Cluster:
         cluster = Cluster(
@@ -246,16 +199,6 @@ class Node(Service):
         await cluster.start()
         self._stopping.append(cluster.stop)
         return cluster
-
-    def _open_tls(self, settings: Settings) -> TlsContexts:
-        try:
-            tls = TlsContexts(settings, self.journal)
-        except TlsFilesError as problem:
-            self.journal.write(INIT_ERROR, "tls", 0, "tls", str(problem), 0)
-            raise StartRefused from problem
-        tls.start(self._reactor)
-        self._stopping.append(tls.stop)
-        return tls
 
     def _open_statistics(self, clock: Any, stats: Statistics, routes: RouteCounts) -> Archive:
         settings = self.settings.current
@@ -289,7 +232,7 @@ class Node(Service):
 
     def _not_ready(self) -> str:
         listening = self._process.listening
-        if not self._serving:
+        if not self._ready:
             return "starting"
         return "" if listening is not None and listening.bound else "stopping"
 
@@ -311,11 +254,11 @@ class Node(Service):
             self.journal.write(INIT_ERROR, "node", 0, option, error.strerror or str(error), error.errno or 0)
             raise StartRefused from error
 
-    async def _check_licence(self, own: Sequence[str]) -> Licence:
+    async def _check_licence(self, own: Sequence[str], routes: RouteMap) -> Licence:
         """Steps 12 and 13: the licence key, where there is one."""
         settings = self._current()
         licence = Licence(
-            settings, self.journal, self.in_thread, version=__version__, now=time.time, addresses=own, routes=self.route_map
+            settings, self.journal, self.in_thread, version=__version__, now=time.time, addresses=own, routes=routes
         )  # fmt: skip
         if not await licence.check():
             raise StartRefused(EXIT_INVALID)
@@ -323,33 +266,6 @@ class Node(Service):
             raise StartRefused(0)
         self.settings.replace(licence.permitted(settings))
         return licence
-
-    def _follow_reloads(self, configuration: Configuration, engine: Engine, tls: TlsContexts, domains: Domains) -> None:
-        """What a reload reads again beside the options."""
-
-        def texts() -> None:
-            engine.texts = read_texts(self._current(), self.journal, engine.texts)
-
-        async def suffixes() -> None:
-            domains.adopt(await self.in_thread(Domains.from_settings, self._current()))
-
-        def log() -> None:
-            error = self._target.reopen() if isinstance(self._target, FileTarget) else None
-            if error is not None:
-                raise error
-
-        configuration.on_reload("log", log)
-        configuration.on_reload("access-map", self.access_map.reload)
-        configuration.on_reload("route-map", self.route_map.reload)
-        configuration.on_reload("tls-server-cert", lambda: tls.renew(self._reactor))
-        configuration.on_reload("welcome and reject file", texts)
-        configuration.on_reload("tld files", suffixes)
-
-    async def _open_routes(self, settings: Settings, workshop: Workshop, stats: Statistics) -> Any:
-        route_map = await open_route_map(settings[ROUTE_MAP], workshop, stats)
-        if isinstance(route_map, MapError) and not settings[ROUTE_MAP].strip():
-            self.journal.write(INIT_ERROR, "node", 0, "route-map", route_map.reason, 0)
-        return _usable(route_map)
 
     async def reload(self) -> None:
         """SIGHUP: options, maps, certificates and texts are read again, the log is opened again."""
@@ -362,8 +278,8 @@ class Node(Service):
 
     async def _end(self) -> None:
         """Filters, statistics, cache, in the reverse order of their start."""
-        for each in self._filters:
-            await settled(each.stop())
+        if self._serving is not None:
+            await self._serving.stop_filters()
         if hasattr(self, "stats"):
             self.stats.end()
         for stop in reversed(self._stopping):
@@ -378,14 +294,6 @@ class Node(Service):
         self._target.close()
 
 
-class StartRefused(Exception):
-    """The node must not start, and ends with this exit status; why has been logged."""
-
-    def __init__(self, status: int = FAILED) -> None:
-        super().__init__(status)
-        self.status = status
-
-
 def files_of(settings: Settings, more: Sequence[str] = ()) -> tuple[list[str], list[str]]:
     """Files that must belong to run-user: those the node needs, and SQLite's companions of them, which may be missing."""
     databases = []
@@ -397,10 +305,3 @@ def files_of(settings: Settings, more: Sequence[str] = ()) -> tuple[list[str], l
         databases.append(path)
     log = choose_target(settings, settings[DAEMON]).partition("!")[2]
     return [*databases, *more, *([log] if log else [])], [path + tail for path in databases for tail in ("-wal", "-shm", "-journal")]
-
-
-def _usable(opened: Any) -> Any:
-    """The map, unless opening it failed."""
-    if isinstance(opened, MapError):
-        raise StartRefused
-    return opened

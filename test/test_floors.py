@@ -15,7 +15,7 @@ ROOT = Path(smtpf.__file__).parent
 
 FLOORS = (
     {"console", "demo", "running", "tap"},
-    {"node", "process", "report"},
+    {"node", "process", "report", "serving", "workers"},
     {"admin", "filters"},
     {"smtp"},
     {"scanners", "message", "maps", "cache", "dns"},
