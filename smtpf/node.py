@@ -46,6 +46,7 @@ from smtpf.pipeline import FilterNotReady, settled
 from smtpf.process.announce import build_values
 from smtpf.process.ending import FAILED, INIT_ERROR, leave
 from smtpf.process.lifecycle import Lifecycle
+from smtpf.process.listening import Answering
 from smtpf.process.own_addresses import own_addresses
 from smtpf.process.sessions import SessionsInProgress
 from smtpf.serving import Serving, StartRefused
@@ -188,7 +189,7 @@ class Node(Service):
         own_files = self._open_control(engine, administration)
         self._process.settle(*files_of(settings, own_files))
         stats.begin()
-        self._process.serve(lambda bound: reception.factory(bound.name), self.reload)
+        self._process.serve(lambda bound: Answering(reception.factory(bound.name), reactor), self.reload)
         self._ready = True
 
     async def _start_cluster(self, cache: FileCache, engine: Engine, resolver: Resolver, own: Sequence[str]) -> Cluster:

@@ -24,7 +24,7 @@ def load_of(engine: Engine, loads: Callable[[], tuple[float, float, float]] = os
         averages = (0.0, 0.0, 0.0)
     messages, accepted = stats.value(counters.MESSAGES), stats.value(counters.MSG_ACCEPT)
     limit = max(1, engine.descriptor_limit)
-    sessions = len(engine.conversations)
+    sessions = engine.sessions
     return Load(
         la=",".join(str(round(average * 1000)) for average in averages),
         ut=int(time.clock_gettime(time.CLOCK_BOOTTIME)) if hasattr(time, "CLOCK_BOOTTIME") else 0,

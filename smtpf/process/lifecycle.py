@@ -11,8 +11,6 @@ import os
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IProtocolFactory
-
 from smtpf.journal.message import err, info
 from smtpf.process.announce import announce
 from smtpf.process.collection import settle_collector
@@ -21,7 +19,7 @@ from smtpf.process.ending import CannotStart
 from smtpf.process.identity import UMASK, become, give_files, look_up
 from smtpf.process.instance import Predecessor, seconds_of
 from smtpf.process.limits import raise_limits
-from smtpf.process.listening import Bound, Listening, fully_qualified_name
+from smtpf.process.listening import Bound, Listening, Taker, fully_qualified_name
 from smtpf.process.notify import READY, notify
 from smtpf.process.pidfile import PidFile
 from smtpf.process.signals import SLOW_QUIT_TIMEOUT, Sessions, Signals
@@ -95,8 +93,8 @@ class Lifecycle:
         give_files(self._identity, self._journal, own, companions)
         become(self._settings, self._identity, self._journal)
 
-    def serve(self, factory: Callable[[Bound], IProtocolFactory], reload: Callable[[], Awaitable[None] | None]) -> None:
-        """Hear signals, accept connections, and say so: #599, and READY to the service manager."""
+    def serve(self, taker: Callable[[Bound], Taker], reload: Callable[[], Awaitable[None] | None]) -> None:
+        """Hear signals, give accepted connections to the taker of their interface, and say so: #599, and READY to the service manager."""
         assert self.listening is not None
         self._signals = Signals(
             self._reactor,
@@ -108,7 +106,7 @@ class Lifecycle:
         )
         self._signals.install()
         settle_collector()
-        self.listening.start(factory)
+        self.listening.hand_over(taker)
         self._serving = True
         self._journal.write(NODE_READY)
         notify(os.environ, READY)

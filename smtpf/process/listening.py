@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -130,7 +130,11 @@ class Listening:
 
     def start(self, factory: Callable[[Bound], IProtocolFactory]) -> None:
         """Accept connections from now on; ``factory`` makes the protocol factory of each interface."""
-        self._acceptors = [Acceptor(bound.socket, factory(bound), self, self._reactor) for bound in self.bound]
+        self.hand_over(lambda bound: Answering(factory(bound), self._reactor))
+
+    def hand_over(self, taker: Callable[[Bound], Taker]) -> None:
+        """Accept connections from now on, and give those of each interface to its taker."""
+        self._acceptors = [Acceptor(bound.socket, taker(bound), self, self._reactor) for bound in self.bound]
         for acceptor in self._acceptors:
             acceptor.begin()
 
@@ -245,16 +249,52 @@ class Listening:
         self._journal.write(THREAD_RETIRED, threads - 1, self._sessions())
 
 
+class Taker(Protocol):
+    """What becomes of the connections of one interface."""
+
+    def begin(self) -> None: ...
+
+    def take(self, connection: socket.socket, peer: tuple[Any, ...]) -> None:
+        """``connection`` has been accepted from ``peer``, and is the taker's to close."""
+
+    def end(self) -> None: ...
+
+
+class Answering:
+    """Takes connections by answering them here, with the protocols of ``factory``."""
+
+    def __init__(self, factory: IProtocolFactory, reactor: Any) -> None:
+        self._factory = factory
+        self._reactor = reactor
+        self._number = 0
+
+    def begin(self) -> None:
+        self._factory.doStart()
+
+    def take(self, connection: socket.socket, peer: tuple[Any, ...]) -> None:
+        address = IPv4Address("TCP", *peer) if len(peer) == 2 else IPv6Address("TCP", *peer)
+        protocol = self._factory.buildProtocol(address)
+        if protocol is None:
+            connection.close()
+            return
+        self._number += 1
+        transport = Server(connection, protocol, peer, None, self._number, self._reactor)  # type: ignore[arg-type]
+        transport.repstr = f"<smtp connection {self._number} of {peer[0]}>"
+        protocol.makeConnection(transport)
+
+    def end(self) -> None:
+        self._factory.doStop()
+
+
 @implementer(IReadDescriptor)
 class Acceptor:
     """Accepts on one socket while the reactor finds it readable."""
 
-    def __init__(self, listener: socket.socket, factory: IProtocolFactory, listening: Listening, reactor: Any) -> None:
+    def __init__(self, listener: socket.socket, taker: Taker, listening: Listening, reactor: Any) -> None:
         self._reactor = reactor
         self._socket = listener
-        self._factory = factory
+        self._taker = taker
         self._listening = listening
-        self._number = 0
         self._open = False
 
     def fileno(self) -> int:
@@ -264,14 +304,14 @@ class Acceptor:
         return "accept"
 
     def begin(self) -> None:
-        self._factory.doStart()
+        self._taker.begin()
         self._open = True
         self.resume()
 
     def end(self) -> None:
         self.pause()
         self._open = False
-        self._factory.doStop()
+        self._taker.end()
 
     def pause(self) -> None:
         self._reactor.removeReader(self)
@@ -290,23 +330,12 @@ class Acceptor:
             except OSError as error:
                 self._listening.failed(error)
                 return
-            self._serve(connection, peer)
+            self._taker.take(connection, peer)
 
     def connectionLost(self, reason: Any) -> None:
         """The reactor disconnects what it reads when it ends."""
         self.pause()
         self._open = False
-
-    def _serve(self, connection: socket.socket, peer: tuple[Any, ...]) -> None:
-        address = IPv4Address("TCP", *peer) if len(peer) == 2 else IPv6Address("TCP", *peer)
-        protocol = self._factory.buildProtocol(address)
-        if protocol is None:
-            connection.close()
-            return
-        self._number += 1
-        transport = Server(connection, protocol, peer, None, self._number, self._reactor)  # type: ignore[arg-type]
-        transport.repstr = f"<smtp connection {self._number} of {peer[0]}>"
-        protocol.makeConnection(transport)
 
 
 def passed_sockets(environment: MutableMapping[str, str]) -> list[socket.socket]:

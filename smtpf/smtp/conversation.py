@@ -146,7 +146,7 @@ class Conversation:
             claimed = self.wire.claim is not None
             session.really_local = not claimed and is_local(address) and is_local(local_address)
             await self.classify(claimed=claimed)
-            summary.start(session, engine.workers, len(engine.conversations), self._reception.this_second)
+            summary.start(session, engine.workers, engine.sessions, self._reception.this_second)
             if await self.greet():
                 await self._loop()
         except Disconnected as gone:
@@ -187,7 +187,7 @@ class Conversation:
         self.wire.close(0)
 
     def _descriptors_left(self) -> bool:
-        return self.engine.descriptor_limit > 8 * len(self.engine.conversations) + 10
+        return self.engine.descriptor_limit > 8 * self.engine.sessions + 10
 
     async def _refuse_for_descriptors(self) -> None:
         self.admitted = True
@@ -210,7 +210,7 @@ class Conversation:
         if session.private:
             session.count(counters.CONNECT_LAN)
         session.count(counters.CLIENTS)
-        session.stats.raise_to(general.HIGH_CONNECTIONS, len(engine.conversations))
+        session.stats.raise_to(general.HIGH_CONNECTIONS, engine.sessions)
         if ClientFlag.LOCALHOST in flags:
             session.name = LOCALHOST_NAME
             flags.discard(ClientFlag.NO_PTR)

@@ -81,8 +81,13 @@ class Engine:
     """Unix seconds."""
     conversations: dict[str, Conversation] = attrs.field(factory=dict)
     """Sessions in progress by session id."""
-    accepting: bool = True
-    """False from the begin of a shutdown."""
+    elsewhere: Callable[[], int] = lambda: 0
+    """Sessions of this node in other processes."""
+
+    @property
+    def sessions(self) -> int:
+        """Sessions of the node now."""
+        return len(self.conversations) + self.elsewhere()
 
     @property
     def workers(self) -> int:

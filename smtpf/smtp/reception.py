@@ -1,11 +1,10 @@
-"""Where connections come in: rates are counted, the throttle pauses accepting, and each client gets its conversation.
+"""Where connections come in: they are counted, the throttle lets them wait, and each client gets its conversation.
 
 Source: spec chapter session, 1.4; filters-envelope, 3.1.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -14,11 +13,11 @@ from twisted.internet.protocol import ServerFactory
 from smtpf.journal.message import Message, err
 from smtpf.smtp import counters
 from smtpf.smtp import options as opt
+from smtpf.smtp.arrivals import Arrival, Arrivals
 from smtpf.smtp.conversation import Conversation
 from smtpf.smtp.engine import Engine
 from smtpf.smtp.proxy_protocol import PROXY_PROTOCOL_FROM, PROXY_PROTOCOL_INTERFACES, Balancers, ProxiedWire
 from smtpf.smtp.wire import Wire
-from smtpf.stats import general
 
 THROTTLED = err(
     519,
@@ -28,8 +27,6 @@ THROTTLED = err(
 )
 THROTTLE_PAUSE = 1.0
 """Seconds."""
-_TICK = 6
-"""Seconds of one of the ten intervals of connections-per-minute."""
 
 
 class Reception:
@@ -40,10 +37,11 @@ class Reception:
         self._engine = engine
         self._hold = hold
         self.released = session_ended
-        self._second = -1
+        self._arrivals = Arrivals(engine.stats, engine.now)
         self.this_second = 0
-        """Connections accepted in the current clock second (``cs=``)."""
-        self._ticks: deque[list[int]] = deque(maxlen=10)
+        """Connections accepted in the clock second of the last one (``cs=``)."""
+        self.counted: Arrival | None = None
+        """The next connection has been counted already, by the process that accepted it."""
 
     def factory(self, interface_name: str) -> SmtpFactory:
         """The protocol factory of one interface."""
@@ -52,29 +50,17 @@ class Reception:
     @property
     def accepted_now(self) -> int:
         """Connections accepted in this very second."""
-        return self.this_second if self._second == int(self._engine.now()) else 0
+        return self._arrivals.now
 
     async def admit(self, conversation: Conversation) -> None:
         """Count a connection, and let it wait when there are too many in this second."""
-        engine = self._engine
-        now = int(engine.now())
-        stats = engine.stats
-        same = now == self._second
-        self._second = now
-        self.this_second = self.this_second + 1 if same else 1
-        tick = now // _TICK
-        if self._ticks and self._ticks[-1][0] == tick:
-            self._ticks[-1][1] += 1
-        else:
-            self._ticks.append([tick, 1])
-        minute = sum(count for at, count in self._ticks if at > tick - 10)
-        stats.set(general.CONNECTIONS_PER_MINUTE, minute)
-        stats.raise_to(general.HIGH_CONNECTIONS_PER_MINUTE, minute)
-        stats.raise_to(general.HIGH_CONNECTIONS_PER_SECOND, self.this_second)
         limit = conversation.session.settings[opt.RATE_THROTTLE]
-        if same and 0 < limit <= self.this_second:
-            conversation.session.log(THROTTLED, self.this_second, limit)
-            stats.add(counters.RATE_THROTTLE)
+        counted, self.counted = self.counted, None
+        arrival = counted or self._arrivals.arrived(limit)
+        self.this_second = arrival.this_second
+        if arrival.throttled:
+            conversation.session.log(THROTTLED, arrival.this_second, limit)
+            self._engine.stats.add(counters.RATE_THROTTLE)
             self._hold(THROTTLE_PAUSE)
             await conversation.wire.rest(THROTTLE_PAUSE)
 

@@ -21,6 +21,7 @@ from smtpf.process.ending import CannotStart, leave
 from smtpf.process.identity import give_files, look_up
 from smtpf.process.lifecycle import Lifecycle
 from smtpf.process.limits import raise_limits, wanted_descriptors
+from smtpf.process.listening import Answering
 from smtpf.process.notify import notify
 from smtpf.settings.process_options import (
     DAEMON,
@@ -219,7 +220,7 @@ def test_start_and_end_as_a_log_reader_sees_them(
     assert reactor.readers == []
     life.settle()
     assert pid_file.exists()
-    life.serve(lambda bound: Factory.forProtocol(Protocol), lambda: None)
+    life.serve(lambda bound: Answering(Factory.forProtocol(Protocol), reactor), lambda: None)
     assert len(reactor.readers) == 1
     life.close()
     assert reactor.readers == []
