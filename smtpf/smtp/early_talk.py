@@ -11,6 +11,7 @@ import re
 from smtpf.journal.message import err, info
 from smtpf.pipeline import Verdict, drop
 from smtpf.smtp import counters, replies
+from smtpf.smtp import options as opt
 from smtpf.smtp.session import ClientFlag, Session
 from smtpf.stats.counter import Counter, Group
 
@@ -28,6 +29,10 @@ SHOWN = 100
 BANNER = "welcome"
 """What #630 calls the banner."""
 
+_AUTH = re.compile(rb"^[ \t]*AUTH\b", re.IGNORECASE | re.MULTILINE)
+_COMMANDS = re.compile(
+    rb"(?:(?:EHLO|HELO|MAIL|RCPT|DATA|BDAT|RSET|NOOP|QUIT|HELP|VRFY|EXPN|ETRN|STARTTLS|AUTH)\b[^\n]*(?:\n|$))*", re.IGNORECASE
+)
 _CONTROL = re.compile(r"[^\x20-\x7e]")
 
 
@@ -36,9 +41,20 @@ def escaped(octets: bytes) -> str:
     return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", octets.decode("latin-1"))
 
 
+def without_secrets(octets: bytes, *, commands_only: bool) -> bytes:
+    """``octets`` up to what may be credentials: behind AUTH and, with ``commands_only``, from the first line that is no command."""
+    found = _AUTH.search(octets)
+    cut = found.end() if found else len(octets)
+    if commands_only:
+        commands = _COMMANDS.match(octets)
+        cut = min(cut, commands.end() if commands else 0)
+    return octets if cut == len(octets) else octets[:cut] + b"..."
+
+
 def note(session: Session) -> None:
     """Log and count the input that is there; from now on this client is an early talker."""
     count, head = session.early_input()
+    head = without_secrets(head, commands_only=session.said_auth or session.settings[opt.SMTP_AUTH_ENABLE])
     session.log(PIPELINE_INPUT, count, escaped(head))
     session.count(counters.CLIENT_PIPELINING)
     session.flags.add(ClientFlag.PIPELINING)

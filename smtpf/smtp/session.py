@@ -271,6 +271,8 @@ class Session:
         self.really_local = False
         """The transport peer and the local address are loopback, and no PROXY header or XCLIENT spoke: may administer."""
         self.auth_id = ""
+        self.said_auth = False
+        """AUTH was tried: what is no command may be credentials."""
         self.tls: Any = None
         """Facts of the TLS connection (``smtp/tls.py``), None in the clear."""
         self.transaction: Transaction | None = None
