@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import gc
 
-YOUNG = 20_000
-"""New objects before the collector looks at them: some hundred messages' worth."""
-MIDDLE = 20
+YOUNG = 10_000
+"""New objects before the collector looks at them: dozens of messages' worth."""
+MIDDLE = 5
+"""Looks at the new ones for each look at those that survived: few, for thousands of new sessions survive, and the pause grows with them."""
 OLD = 20
-"""Looks at the younger generation for each look at the next."""
+"""Looks at the survivors for each look at everything."""
 
 
 def settle_collector() -> None:
