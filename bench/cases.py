@@ -191,6 +191,7 @@ def measure_idle(bench: Bench) -> list[Row]:
         try:
             node = Node(folder / "node", sink.port, descriptors=10 * bench.idle + 10_000)
             try:
+                node.meter.clear()
                 seen: list[Turns] = []
                 look = partial(_look, node.meter, seen)
                 through = idle.octets_per_session(node.port, bench.idle, node.child.resident, look)
