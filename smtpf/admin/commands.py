@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from smtpf.admin.asker import Asker
+from smtpf.admin.roster import KILLED, OwnSessions, Roster
 from smtpf.cache.records import Record, encoded
 from smtpf.cache.store import Cache, CacheError
 from smtpf.journal.message import info
@@ -43,7 +45,6 @@ ADMIN = info(
 ADMIN_COMMANDS_GIVEN = Counter("admin-commands", Group.CONNECT, "Administration commands that were accepted.")
 
 KILLING = Reply(324, "214 2.0.0 killing session %s", meaning="KILL found the session and cuts it.")
-KILLED = Reply(325, "550 5.0.0 session %s killed", meaning="The postmaster cut this session with KILL.")
 RELOAD_REFUSED = Reply(
     1123, "554 5.3.5 options not reloaded", meaning="RELOAD found errors in the option file; they stand above this line."
 )
@@ -79,12 +80,14 @@ class Administration:
         active: Callable[[], Sequence[Row]],
         licence: LicenceFields,
         build: Callable[[], Mapping[str, str]],
+        roster: Roster | None = None,
     ) -> None:
         """``accepted_now`` counts the connections of this second, ``active`` tells of the cluster, ``licence`` checks the key again.
 
-        ``build`` gives name and value of each line of INFO.
+        ``build`` gives name and value of each line of INFO. ``roster`` knows the sessions, where they are not all the engine's.
         """
         self._engine = engine
+        self._roster = roster or OwnSessions(engine)
         self._configuration = configuration
         self._cache = cache
         self._version = version
@@ -111,43 +114,23 @@ class Administration:
 
     def for_smtp(self) -> dict[str, Command]:
         """The commands as the SMTP port takes them, each behind the question of rights."""
-        return {verb: self._guarded(verb, run) for verb, run in self.commands.items()}
-
-    def _guarded(self, verb: str, run: Run) -> Command:
-        async def guarded(talk: Conversation, argument: str, line: str) -> Verdict | Answer | None:
-            if may_administer(talk.session):
-                return await self.carry_out(run, Asker(talk.session.sid, talk), argument, line)
-            if verb in HIDDEN_FROM_OTHERS:
-                return await smtp_commands.unknown(talk, verb)
-            return Verdict(Code.CONTINUE, replies.OUT_OF_SEQUENCE, (verb,))
-
-        return guarded
+        return {verb: guarded(verb, partial(self.carry_out, run)) for verb, run in self.commands.items()}
 
     async def conn(self, asker: Asker, argument: str, line: str) -> Answer:
         """CONN: the sessions."""
-        engine = self._engine
-        now = engine.reactor.seconds()
-        lines = [f"th={engine.workers} cn={len(engine.conversations)} cs={self._accepted_now()}"]
-        for sid, each in engine.conversations.items():
-            session = each.session
-            age, silent = max(0, int(now - session.started)), max(0, int(now - each.last_input))
-            lines.append(f"{sid} {session.state} {session.name} [{session.address}] {age} {silent} {session.octets}")
-        return listed(lines, asker.sid)
+        threads, sessions = await self._roster.list()
+        return listed([f"th={threads} cn={len(self._roster)} cs={self._accepted_now()}", *sessions], asker.sid)
 
     async def kill(self, asker: Asker, argument: str, line: str) -> Answer | None:
         """KILL session-id: cut a session."""
         if not argument:
             return await _missing(asker, line)
-        victim = self._engine.conversations.get(argument)
-        if victim is None:
-            return render(NO_SESSION, (argument,), asker.sid)
         killing = render(KILLING, (argument,), asker.sid)
-        if victim is not asker.conversation:
-            victim.kill(reject(KILLED, argument))
-            return killing
-        await victim.write(killing)
-        victim.kill(reject(KILLED, argument))
-        return None
+        if asker.conversation is not None and argument == asker.sid:
+            await asker.conversation.write(killing)
+            asker.conversation.kill(reject(KILLED, argument))
+            return None
+        return killing if await self._roster.kill(argument) else render(NO_SESSION, (argument,), asker.sid)
 
     async def optn(self, asker: Asker, argument: str, line: str) -> Answer:
         """OPTN: show all options, or change some."""
@@ -177,8 +160,9 @@ class Administration:
     async def stat(self, asker: Asker, argument: str, line: str) -> Answer:
         """STAT [R|H|W]: the counters, of all three tables or of one."""
         engine = self._engine
+        await self._roster.bring_up_to_date()
         sample_load(engine.stats)
-        facts = Facts(self._version, engine.stats.started, engine.now(), len(engine.conversations))
+        facts = Facts(self._version, engine.stats.started, engine.now(), len(self._roster))
         return listed(stat_lines(engine.stats, facts, COLUMNS.get(argument[:1].upper())), asker.sid)
 
     async def info(self, asker: Asker, argument: str, line: str) -> Answer:
@@ -224,6 +208,19 @@ class Administration:
         except CacheError:
             return Answer((f"510 5.0.0 {name} error",))
         return Answer(("210 2.0.0 key not found" if found is None else shown(found),))
+
+
+def guarded(verb: str, run: Callable[[Asker, str, str], Awaitable[Answer | None]]) -> Command:
+    """``run`` for those who may administer; others are told that there is no such command, or not now."""
+
+    async def command(talk: Conversation, argument: str, line: str) -> Verdict | Answer | None:
+        if may_administer(talk.session):
+            return await run(Asker(talk.session.sid, talk), argument, line)
+        if verb in HIDDEN_FROM_OTHERS:
+            return await smtp_commands.unknown(talk, verb)
+        return Verdict(Code.CONTINUE, replies.OUT_OF_SEQUENCE, (verb,))
+
+    return command
 
 
 def listed(lines: Iterable[str], sid: str) -> Answer:

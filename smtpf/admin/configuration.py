@@ -120,6 +120,13 @@ class Configuration:
 
     async def _reload(self) -> Reloaded:
         outcome = await self._reload_options()
+        await self.read_sources()
+        if not outcome.problems:
+            self._journal.write(RELOADED, len(outcome.changed))
+        return outcome
+
+    async def read_sources(self) -> None:
+        """Read everything but the options again."""
         for name, source in self._sources:
             try:
                 work = source()
@@ -127,9 +134,6 @@ class Configuration:
                     await work
             except Exception as error:
                 self._journal.write(SOURCE_FAILED, name, getattr(error, "strerror", None) or error, getattr(error, "errno", None) or 0)
-        if not outcome.problems:
-            self._journal.write(RELOADED, len(outcome.changed))
-        return outcome
 
     async def _reload_options(self) -> Reloaded:
         if self._reread is None:

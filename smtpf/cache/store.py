@@ -103,6 +103,8 @@ class Cache(ABC):
     ) -> None:
         self.settings = settings
         self.observers: list[Observer] = []
+        self.followers: list[Callable[[Sequence[Record]], None]] = []
+        """Hear of records that somebody else wrote."""
         self._journal = journal
         self._now = now
         self._front: OrderedDict[str, Record | None] = OrderedDict()
@@ -291,6 +293,26 @@ class Cache(ABC):
             done(None, NotTaken())
         return answer
 
+    def perform(self, operation: Operation) -> Deferred[Any]:
+        """Carry out what another process of this node asks for; its result as :class:`Operation` gives it. Fails with CacheError."""
+
+        def done(result: Any) -> Any:
+            if not isinstance(operation, Read):
+                record: Record = result[1] if isinstance(result, tuple) else result
+                self.absorb([record])
+                self._tell([_change(operation, record)])
+            return result
+
+        return self._ask(operation).addCallback(done)
+
+    def absorb(self, records: Sequence[Record]) -> None:
+        """Take records that somebody else wrote, already stored, into memory where the key is held there."""
+        for record in records:
+            if record.key in self._front and record.key not in self._pending:
+                self._front[record.key] = record
+        for follower in self.followers:
+            follower(records)
+
     def forget(self) -> None:
         """Empty the memory, not the file; what still waits to be written stays."""
         self._front = OrderedDict((key, record) for key, record in self._front.items() if key in self._pending)
@@ -445,12 +467,6 @@ class FileCache(Cache):
         if not self._workplace.submit(Job(work, done, writes)):
             done(None, NotTaken())
         return answer
-
-    def absorb(self, records: Sequence[Record]) -> None:
-        """Take records another node wrote, already stored, into memory where the key is held there."""
-        for record in records:
-            if record.key in self._front and record.key not in self._pending:
-                self._front[record.key] = record
 
     def _submit(self, operation: Operation, done: Done) -> bool:
         return self._workplace.submit(Job(operation.on, done, operation.writes))

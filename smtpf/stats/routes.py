@@ -119,7 +119,12 @@ class RouteCounts:
         self._counts = {key: counts for key, counts in self._counts.items() if not counts.decided}
         return taken
 
+    def take_all(self) -> dict[str, Counts]:
+        """Hand over all counts, for another process that keeps them."""
+        taken, self._counts = self._counts, {}
+        return taken
+
     def give_back(self, counts: Mapping[str, Counts]) -> None:
-        """Counts that could not be saved."""
+        """Take over counts that could not be saved, or that another process has made."""
         for key, kept in counts.items():
             self._counts[key] = self._counts.get(key, Counts()) + kept
