@@ -105,7 +105,7 @@ class Crashing:
         return answers(self.port)
 
     def start(self) -> None:
-        """Start it unless it runs. Raises RuntimeError when it ends by itself, TimeoutError."""
+        """Start it unless it runs. Raises RuntimeError with its last words."""
         if self.child is not None:
             return
         self.starts += 1
@@ -113,10 +113,19 @@ class Crashing:
 
         def up() -> bool:
             if child.process.poll() is not None:
-                raise RuntimeError(f"{type(self).__name__} ended: {(self.folder / 'output').read_text(errors='replace')[-2000:]}")
+                raise RuntimeError(f"{type(self).__name__} ended: {self.last_words()}")
             return self.ready()
 
-        wait_until(up, f"{type(self).__name__} does not start")
+        try:
+            wait_until(up, "start")
+        except TimeoutError:
+            self.kill()
+            raise RuntimeError(f"{type(self).__name__} does not start: {self.last_words()}") from None
+
+    def last_words(self) -> str:
+        """What it wrote before it failed."""
+        files = sorted(self.folder.glob("log.*"), key=lambda file: file.stat().st_mtime)[-1:]
+        return "\n".join(file.read_text(errors="replace")[-2000:] for file in (*files, self.folder / "output"))
 
     def kill(self) -> None:
         child, self.child = self.child, None
