@@ -108,9 +108,9 @@ async def _sender_verdict(talk: Conversation, transaction: Transaction, parsed: 
     """Everything between a well-formed sender and the reply to MAIL."""
     session = talk.session
     sender = transaction.sender
-    if talk.first_sender_domain is None:
+    if not talk.first_sender_domain:
         talk.first_sender_domain = sender.domain
-    elif session.settings[opt.ONE_DOMAIN_PER_SESSION] and sender.domain != talk.first_sender_domain:
+    elif session.settings[opt.ONE_DOMAIN_PER_SESSION] and sender.domain not in ("", talk.first_sender_domain) and not session.usual_suspect:
         session.count(counters.ONE_DOMAIN)
         return Verdict(Code.REJECT, replies.MORE_THAN_ONE_DOMAIN, (sender.address, talk.first_sender_domain))
     if parsed.extra_spaces:

@@ -117,6 +117,22 @@ def test_one_domain_per_session() -> None:
     assert talk.counted(counters.ONE_DOMAIN) == 1
 
 
+def test_bounces_are_of_no_domain() -> None:
+    talk = Talk({"one-domain-per-session": "+"})
+    client = talk.greeted(name="client.example.edu")
+    for path in ("<>", "<joe@example.org>", "<>", "<ann@example.org>"):
+        assert codes(client.say(f"MAIL FROM:{path}")) == ["250 #283"]
+        client.say("RSET")
+    assert codes(client.say("MAIL FROM:<joe@other.net>")) == ["450 #944"]
+
+
+def test_known_clients_send_for_several_domains() -> None:
+    talk = Talk({"one-domain-per-session": "+"}, access="connect:192.0.2.7 OK\n")
+    client = talk.greeted(name="client.example.edu")
+    for line in ("MAIL FROM:<joe@example.org>", "RSET", "MAIL FROM:<joe@other.net>"):
+        assert codes(client.say(line))[0].startswith("250")
+
+
 def test_parameters_after_helo() -> None:
     talk = Talk(route=ROUTES)
     client = talk.connect()
