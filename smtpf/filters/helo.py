@@ -134,6 +134,8 @@ class Helo(Filter):
         flags.discard(ClientFlag.HELO_HOST)
         if ClientFlag.NO_PTR in flags:
             session.name = ""
+            if not session.private:
+                flags.add(ClientFlag.FORGED)
         address = helo_address(argument)
         if address is None:
             return self._look_up(session)
@@ -145,12 +147,13 @@ class Helo(Filter):
         return drop(IP_MISMATCH, argument, session.name, session.address, delay=True, whole_session=True, fact=str(given))
 
     async def _look_up(self, session: Session) -> None:
-        """A name that leads to the client is as good as a reverse name."""
+        """A name that leads to the client is as good as a reverse name, and is confirmed by that."""
         found = await self._resolver.addresses(session.helo)
         if session.address in found.addresses:
             session.flags.add(ClientFlag.HELO_HOST)
             if ClientFlag.NO_PTR in session.flags:
                 session.name = session.helo.lower().rstrip(".")
+                session.flags.discard(ClientFlag.FORGED)
 
     def helo(self, session: Session) -> MaybeVerdict:
         """Reserved, not a full name, ours: at HELO, unless the client shall have time to authenticate."""

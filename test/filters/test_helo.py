@@ -162,7 +162,16 @@ def test_a_helo_name_that_leads_to_the_client_becomes_its_name() -> None:
     client = talk.connect("203.0.113.5")
     assert client.say("HELO MX.example.com")[0].startswith("250 mx.test Hello mx.example.com [203.0.113.5] #256")
     client.say("QUIT")
-    assert 'p="mx.example.com" f="forged,helo_host,no_ptr,quit"' in talk.logged(721)[0]
+    assert 'p="mx.example.com" f="helo_host,no_ptr,quit"' in talk.logged(721)[0]
+
+
+def test_the_name_of_an_earlier_helo_is_forgotten() -> None:
+    talk = Talk({"smtp-helo-schizo": "0"}, zone=NO_PTR)
+    client = talk.connect("203.0.113.5")
+    client.say("HELO mx.example.com")
+    client.say("HELO other.example.com")
+    client.say("QUIT")
+    assert 'p="" f="forged,no_ptr,quit"' in talk.logged(721)[0]
 
 
 def test_an_address_as_argument_is_flagged() -> None:
