@@ -149,7 +149,7 @@ class Access(Filter):
         return verdict
 
     def _client_name(self, session: Session) -> Verdict | None:
-        if session.localhost or not session.name:
+        if session.trusted or session.private or not session.name:
             return None
         settings = session.settings
         if settings[RFC2606_SPECIAL_DOMAINS] and is_reserved(session.name):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from smtpf.dns.reverse import reverse_name
 from smtpf.filters import access as lists
 from smtpf.filters.tagging import MSG_TAGGED
 from smtpf.maps.source import FAILED
@@ -208,6 +209,14 @@ def test_e25_skip_keeps_the_reserved_names_away() -> None:
     options = {"rfc2606-special-domains": "+"}
     assert codes(Node("", options, zone=zone).connect().banner) == ["550 #121"]
     assert codes(Node("connect:192.0.2.9 SKIP\n", options, zone=zone).connect().banner) == ["220"]
+
+
+@pytest.mark.parametrize(("address", "route"), [("192.0.2.9", "route:192.0.2.9 RELAY\n"), ("10.1.2.3", "")])
+def test_hosts_of_our_own_may_have_reserved_names(address: str, route: str) -> None:
+    talk = Talk(
+        {"rfc2606-special-domains": "+"}, route=ROUTE + route, zone=f"{reverse_name(address)} PTR host.local\nhost.local A {address}\n"
+    )
+    assert codes(talk.connect(address).banner)[0].startswith("220")
 
 
 def test_e33_a_map_that_cannot_be_asked() -> None:
