@@ -38,16 +38,17 @@ class Save(Filter):
             raise SaveDirMissing
 
     def dot(self, session: Session, transaction: Transaction) -> MaybeVerdict:
-        flags = transaction.flags
-        if MsgFlag.SAVE in flags or MsgFlag.TRAP in flags:
-            return self._keep(session, transaction)
+        # One trapped recipient is enough for a copy, even when others get the message.
+        trapped = MsgFlag.TRAP in transaction.flags or any(recipient.trapped for recipient in transaction.recipients)
+        if trapped or MsgFlag.SAVE in transaction.flags:
+            return self._keep(session, transaction, trapped)
         return None
 
-    async def _keep(self, session: Session, transaction: Transaction) -> Verdict | None:
+    async def _keep(self, session: Session, transaction: Transaction, trapped: bool) -> Verdict | None:
         """TRAP wins over SAVE."""
         spool, settings = transaction.spool, session.settings
         assert spool is not None
-        if MsgFlag.TRAP in transaction.flags:
+        if trapped:
             problem = await spool.trap(transaction.trap_directory or settings[TRAP_DIR])
         else:
             problem = await spool.save(transaction.save_directory or settings[SAVE_DIR])

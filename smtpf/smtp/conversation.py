@@ -194,7 +194,7 @@ class Conversation:
         self.session.log(RESOURCES, "conversation", 0, os.strerror(errno.EMFILE), errno.EMFILE)
         await self.write(render(replies.RESOURCES_EXCEEDED, (), self.session.sid))
 
-    async def classify(self, *, claimed: bool) -> None:
+    async def classify(self, *, claimed: bool, relay_by_name: bool = True) -> None:
         """Settle address, reverse name and class. A claimed address (PROXY, XCLIENT) never becomes ``localhost``, nor by it a relay."""
         session, engine = self.session, self.engine
         flags = session.flags
@@ -218,7 +218,7 @@ class Conversation:
             flags.add(ClientFlag.FORGED)
         elif not session.name:
             await self.look_up_name()
-        if ClientFlag.RELAY not in flags and ClientFlag.FORGED not in flags and session.name:
+        if relay_by_name and ClientFlag.RELAY not in flags and ClientFlag.FORGED not in flags and session.name:
             route = await engine.routes.for_client_name(session.name)
             if isinstance(route, Route) and route.relay:
                 flags.add(ClientFlag.RELAY)
@@ -262,17 +262,10 @@ class Conversation:
             session.state = State.SINK
             return True
         hold = session.greet_pause is None and not self._may_talk_early() and self.wire.gone is None
-        if hold and not await self._keep_silent():
-            return False
+        if hold and await self.wire.rest(BANNER_HOLD, until_input=True):
+            self._note_early_talk()
         await self.write(self._banner())
         return True
-
-    async def _keep_silent(self) -> bool:
-        """The pre-greeting trap. False when an early talker was refused at once."""
-        if not await self.wire.rest(BANNER_HOLD, until_input=True):
-            return True
-        self._note_early_talk()
-        return await self._refused_now() is False
 
     async def _refused_now(self) -> bool:
         """Answer with an immediate refusal that is waiting, if there is one, and end."""
@@ -290,8 +283,10 @@ class Conversation:
             return render(replies.BANNER_SHORT, (session.interface_name, e), session.sid)
         lines = self.engine.texts.welcome
         first = render(replies.BANNER, (" " if len(lines) == 1 else "-", session.interface_name, lines[0], e), session.sid).first
-        rest = tuple(f"220{' ' if line is lines[-1] else '-'}{line}" for line in lines[1:])
-        return Answer((first, *rest), replies.BANNER.number)
+        if len(lines) == 1:
+            return Answer((first,), replies.BANNER.number)
+        between = (f"220-{line}" for line in lines[1:-1])
+        return Answer((first, *between, f"220 {lines[-1]}"), replies.BANNER.number)
 
     # The command loop.
 

@@ -45,8 +45,8 @@ def with_lines(answer: Answer, more: tuple[str, ...]) -> Answer:
     code, _, rest = last.partition(" ")
     enhanced = rest.split(" ", 1)[0]
     prefix = enhanced + " " if enhanced.count(".") == 2 and enhanced.replace(".", "").isdigit() else ""
-    continued = tuple(f"{code}{' ' if line is more[-1] else '-'}{prefix}{line}" for line in more)
-    return Answer((*answer.lines[:-1], f"{code}-{rest}", *continued), answer.number)
+    between = (f"{code}-{prefix}{line}" for line in more[:-1])
+    return Answer((*answer.lines[:-1], f"{code}-{rest}", *between, f"{code} {prefix}{more[-1]}"), answer.number)
 
 
 async def send_slowly(wire: Wire, octets: bytes, timeout: float) -> None:

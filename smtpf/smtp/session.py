@@ -324,6 +324,20 @@ class Session:
             made = self._own[kind] = kind()
             return made
 
+    def forget_lists(self) -> None:
+        """Forget what Connect: and Helo: said of the client besides its flags; they are about to be asked again."""
+        self.save_directory = self.trap_directory = ""
+        self.ok_av = self.protocol = False
+
+    def forget_client(self) -> None:
+        """Another client is spoken for from now on: what was found out about the one before does not hold for it."""
+        self.forget_lists()
+        self.flags.clear()
+        self.tls_connect = self.p0f = self.p0f_os = ""
+        self.greet_pause = self.command_pause = None
+        self.size_limit = 0
+        self._own.clear()
+
     def log(self, message: Message, *args: Any) -> None:
         """Write one numbered log line of this session."""
         self.journal.write(message, *args, session=self.sid)

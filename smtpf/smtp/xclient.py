@@ -77,7 +77,7 @@ async def _take_over(talk: Conversation, attributes: dict[str, str]) -> None:
     talk.forget_authentication()
     session.state = State.CONN
     session.esmtp = session.said_ehlo = False
-    session.flags.clear()
+    session.forget_client()
     session.flags.add(ClientFlag.NO_PTR)
     session.really_local = False
     session.slots.delayed = None
@@ -91,7 +91,8 @@ async def _take_over(talk: Conversation, attributes: dict[str, str]) -> None:
     session.helo = attributes.get("HELO", "")
     name = attributes.get("NAME", "")
     session.name = "" if name.upper() in _UNAVAILABLE else name.lower().rstrip(".")
-    await talk.classify(claimed=True)
+    # The front end knows the client's name if anybody does: one that only the DNS gives makes nobody a relay.
+    await talk.classify(claimed=True, relay_by_name=session.name != "")
     if name.upper() in _UNAVAILABLE:
         session.name = ""
         session.flags.add(ClientFlag.NO_PTR)

@@ -163,7 +163,7 @@ def test_interfaces_may_be_chosen() -> None:
 def test_what_follows_the_header_too_early_is_early_talk() -> None:
     talk = Talk(FROM)
     client = proxied(talk, v1("198.51.100.9") + b"EHLO x.example.org\r\n")
-    assert codes(client.banner) == ["550 #643"]
+    assert codes(client.banner) == ["220", "550 #643"]
     assert client.gone
 
 
@@ -227,6 +227,28 @@ def test_xclient_forgets_the_delayed_refusal_and_auth_of_the_client_before() -> 
     assert codes(client.say("RCPT TO:<ann@example.com>")) == ["250 #297"]
     client.say("QUIT")
     assert "auth" not in talk.logged(721)[0]
+
+
+def test_xclient_forgets_what_the_lists_said_of_the_client_before() -> None:
+    talk = Talk(access="connect:127 OK+AV\ntls-connect:127 REQUIRE\n", route=ROUTE)
+    client = talk.greeted("127.0.0.1")
+    client.say("XCLIENT ADDR=192.0.2.7 NAME=mail.example.org")
+    talk.net.pass_time(1)
+    (conversation,) = talk.engine.conversations.values()
+    assert (conversation.session.ok_av, conversation.session.tls_connect) == (False, "")
+
+
+@pytest.mark.parametrize(("words", "number"), [("ADDR=192.0.2.7", 288), ("ADDR=192.0.2.7 NAME=mail.example.org", 297)])
+def test_only_a_name_that_xclient_tells_makes_a_relay(words: str, number: int) -> None:
+    zone = "7.2.0.192.in-addr.arpa PTR mail.example.org\nmail.example.org A 192.0.2.7\n"
+    talk = Talk(route="route:local FORWARD: 127.0.0.1:26\nroute:example.org RELAY\n", zone=zone)
+    talk.hop("127.0.0.1", 26)
+    client = talk.greeted("127.0.0.1")
+    client.say(f"XCLIENT {words}")
+    talk.net.pass_time(1)
+    client.say("EHLO mail.example.org")
+    client.say("MAIL FROM:<joe@example.org>")
+    assert codes(client.say("RCPT TO:<x@elsewhere.net>"))[0].endswith(f"#{number}")
 
 
 @pytest.mark.parametrize("word", ["FOO=1", "ADDR=300.1.1.1", "ADDR=", "NAME=a+0D+0Ab", "HELO=a+0Ab", "HELO=+C3+A9", "PROTO=LMTP", "ADDR"])

@@ -42,6 +42,12 @@ def test_the_welcome_file(tmp_path: Path, text: str | None) -> None:
     assert lines[1:] == [f"220{'-' if line != wanted[-1] else ' '}{line}" for line in wanted[1:]]
 
 
+def test_equal_lines_of_the_welcome_file_are_one_banner(tmp_path: Path) -> None:
+    (tmp_path / "welcome").write_text("x\n\nx\n\n")
+    lines = Talk({"smtp-welcome-file": str(tmp_path / "welcome")}).connect().banner
+    assert [line[:4] for line in lines] == ["220-", "220-", "220-", "220 "]
+
+
 def test_the_ehlo_reply_in_its_order() -> None:
     talk = Talk({"smtp-auth-enable": "+", "smtp-auth-tls": "-"}, route="route:local FORWARD: 192.0.2.66\n", zone=NAMED)
     lines = talk.connect().say("EHLO mail.example.org")

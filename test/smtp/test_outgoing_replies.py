@@ -240,6 +240,12 @@ def test_the_reject_file_follows_each_permanent_refusal(tmp_path: Path) -> None:
     assert len(client.say("RCPT TO:<ann@example.com>")) == 1
 
 
+def test_equal_lines_of_the_reject_file_are_one_reply(tmp_path: Path) -> None:
+    (tmp_path / "reject").write_text("x\n\nx\n\n")
+    client = Talk({"smtp-reject-file": str(tmp_path / "reject")}, route=ROUTE).greeted()
+    assert [line[:6] for line in client.say("MAIL FROM:bad")] == ["553-5.", "553-5.", "553-5.", "553-5.", "553 5."]
+
+
 def test_the_reject_file_is_not_for_state_conn_nor_for_usual_suspects(tmp_path: Path) -> None:
     talk = Talk(with_reject_file(tmp_path), access="connect:192.0.2.8 OK\n")
     assert len(talk.connect().say("FOO")) == 1
@@ -356,7 +362,7 @@ def test_talk_before_the_banner(delay: str) -> None:
     client = talk.connect(first=b"EHLO mail.example.org\r\n")
     assert talk.logged(540) == ["pipeline input=23:EHLO mail.example.org\\x0d\\x0a"]
     if delay == "-":
-        assert codes(client.banner) == ["550 #643"]
+        assert codes(client.banner) == ["220", "550 #643"]
         assert client.gone
         return
     assert codes(client.banner)[:1] == ["220"]
