@@ -427,9 +427,11 @@ def test_tls_with_an_authority_of_ones_own(tmp_path: Path, reactor_run: Any) -> 
     ],
 )
 def test_unusable_address_ends_the_start_and_shows_no_secret(path: str, reason: str) -> None:
+    from twisted.internet import reactor
+
     lines: list[Entry] = []
     with pytest.raises(CacheOpenError):
-        node_cache_from(Settings.of({CACHE_PATH: path}), Journal(lines.append), None)
+        node_cache_from(Settings.of({CACHE_PATH: path}), Journal(lines.append), reactor)
     assert [entry.message for entry in lines] == [OPEN_ERROR]
     assert reason in lines[0].text and "hush" not in lines[0].text
 
