@@ -55,6 +55,8 @@ GONE_AFTER = err(
 
 MAX_HEADER = 256 * 1024
 """Octets of a header section; what is longer counts as body from there."""
+MAX_HOPS = 100
+"""Received fields of a message that is not going round (RFC 5321 6.3)."""
 MAX_LINE = 1000
 """Octets of a message line, CRLF included, under rfc2821-line-length."""
 
@@ -215,6 +217,8 @@ async def _header_section(talk: Conversation, transaction: Transaction, intake: 
     transaction.header_end = found.end
     headers = transaction.headers = HeaderList.parse(found.headers)
     transaction.original_headers = headers.fields
+    if len(headers.all("Received")) > MAX_HOPS:
+        session.slots.take(Verdict(Code.REJECT, replies.TOO_MANY_HOPS))
     headers.prepend_raw(_received(session, transaction, talk.engine.now()))
     verdict = await talk.engine.pipeline.run(Stage.HEADERS, session, transaction)
     if verdict.code is Code.DROP:

@@ -66,6 +66,11 @@ NON_PRINTABLE = Reply(
     meaning="A command line holds control characters or 8-bit octets.",
 )
 PIPELINING_NOT_ALLOWED = Reply(643, "550 5.3.3 pipelining not allowed", meaning="The client spoke before it was its turn.")
+TOO_MANY_HOPS = Reply(
+    1154,
+    "554 5.4.6 too many hops",
+    meaning="The message has passed more than a hundred hosts: it is going round. Look at its Received fields.",
+)
 CHUNK_TAKEN = Reply(1152, "250 2.0.0 %ld octets received", meaning="A chunk of a message came whole; the next BDAT is awaited.")
 CHUNK_SYNTAX = Reply(
     1153,

@@ -1,0 +1,46 @@
+"""Row G: where a route wants TLS, a next hop without it, or with the wrong certificate, gets nothing in the clear; the client hears 4yz."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smtpf.smtp.forward import TlsPolicy
+from test.support.live import LiveClient, LiveNode
+
+OFFER = b"250-hop.example\r\n250-STARTTLS\r\n250 8BITMIME\r\n"
+
+
+@pytest.mark.parametrize("policy", [TlsPolicy.REQUIRE, TlsPolicy.VERIFY])
+@pytest.mark.parametrize(
+    "script",
+    [
+        {},
+        {"EHLO": OFFER, "STARTTLS": b"454 not now\r\n"},
+        {"EHLO": OFFER, "STARTTLS": b"220 go\r\n250 injected\r\n"},
+        {"EHLO": OFFER, "STARTTLS": b"\0close"},
+    ],
+    ids=["stripped", "refused", "injected", "closed"],
+)
+def test_nothing_goes_out_in_the_clear(
+    reactor_run: Callable[..., Any], tmp_path: Path, policy: TlsPolicy, script: dict[str, bytes]
+) -> None:
+    async def work() -> None:
+        node = LiveNode(tmp_path, **script)
+        node.engine.forwarder._tls = node.engine.tls
+        node.engine.forwarder._policy = lambda host: policy
+        try:
+            client = await LiveClient.connect(node)
+            await client.say(b"EHLO mail.example.org")
+            await client.say(b"MAIL FROM:<joe@example.org>")
+            answer = (await client.say(b"RCPT TO:<ann@example.com>"))[-1]
+            assert answer.startswith("451 "), answer
+            assert not [line for line in node.next_hop.lines if line.startswith(("MAIL", "RCPT"))]
+            assert (await client.say(b"DATA"))[-1].startswith("503")
+        finally:
+            await node.stop()
+
+    reactor_run(work())
