@@ -144,7 +144,7 @@ class DupMsg(Filter):
 
 def _key(transaction: Transaction, own: _OfMessage) -> str:
     """Body, Message-ID, sender and recipients as one digest, each with its length, so that no two lists of fields are the same."""
-    addresses = [recipient.path.address for recipient in transaction.recipients]
-    fields = [own.body.digest(), own.identity, *(each.lower().encode() for each in (transaction.sender.address, *sorted(addresses)))]
+    addresses = [recipient.path.address.lower() for recipient in transaction.recipients]
+    fields = [own.body.digest(), own.identity, *(each.encode() for each in (transaction.sender.address.lower(), *sorted(addresses)))]
     digest = hashlib.sha256(b"".join(b"%d:%s" % (len(field), field) for field in fields)).hexdigest()
     return f"dupmsg:{digest},{addresses[0]}"

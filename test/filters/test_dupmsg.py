@@ -89,6 +89,12 @@ def test_every_message_can_be_tracked():
     assert here.talk.logged(337)[0].startswith("REJECT duplicate Message-Id=<m1@x> previous session=")
 
 
+def test_recipient_in_other_letters_is_the_same():
+    here = Here({DUPMSG_TRACK_ALL: "+"})
+    assert here.send(recipients="bob@hill.org") == ["250 #554"]
+    assert here.send(recipients="BOB@Hill.org") == ["550 #340"]
+
+
 def test_known_clients_are_not_tracked():
     here = Here({DUPMSG_TRACK_ALL: "+"})
     assert [here.send(address="127.0.0.1"), here.send(address="127.0.0.1")] == [["250 #554"]] * 2
