@@ -143,6 +143,7 @@ class Access(Filter):
     async def idle(self, session: Session) -> Verdict | None:
         """Connect: once more; what it said before is forgotten."""
         session.flags.difference_update(_FLAGS_OF_CONNECT)
+        session.forget_lists()
         verdict = await self.connect(session)
         if verdict is not None:
             session.count(IDLE_RETEST_FOUND)
@@ -345,7 +346,8 @@ class Access(Filter):
             return ACCEPT
         if any(recipient.white for recipient in transaction.recipients):
             return ACCEPT
-        if transaction.list_state is Code.ACCEPT:
+        tagged = MsgFlag.TAG in flags and session.slots.delayed is not None
+        if transaction.list_state is Code.ACCEPT or tagged:
             return ACCEPT
         if transaction.list_state is Code.DISCARD:
             return DISCARD

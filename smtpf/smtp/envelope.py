@@ -313,12 +313,12 @@ async def _attach(talk: Conversation, transaction: Transaction, recipient: Recip
     else:
         assert recipient.route is not None
         route = recipient.route
-        for forward in talk.forwards:
-            if not forward.queued and (forward.route_key == route.key or forward.serves(route.forward)):
-                return forward
-        if not route.forward:
-            session.count(counters.RCPT_RELAY_DENIED)
-            return Verdict(Code.REJECT, replies.NO_FORWARD_HOSTS, (path.address,))
+    for forward in talk.forwards:
+        if forward.route_key == route.key or forward.serves(route.forward):
+            return forward
+    if not route.forward:
+        session.count(counters.RCPT_RELAY_DENIED)
+        return Verdict(Code.REJECT, replies.NO_FORWARD_HOSTS, (path.address,))
     forward = engine.forwarder.connection(session, transaction, route, queued=queued)
     refusal = await forward.open(path)
     if forward.connected and queued:

@@ -186,6 +186,17 @@ def test_e21_e22_tag(options: dict[str, str], tagged: bool) -> None:
     assert "tagged" in node.talk.logged(720)[0]
 
 
+@pytest.mark.parametrize("tagging", ["from:example.org TAG", "to:ann@example.com TAG"])
+def test_a_refusal_from_before_the_message_was_tagged_bypasses_the_content_tests_too(tagging: str) -> None:
+    node = Node(f"connect:192.0.2.9 REJECT\n{tagging}\n", DELAY)
+    judge = judged(node.talk, content=reject(SPAM))
+    node.mail()
+    assert codes(node.rcpt()) == ["250 #297"]
+    assert codes(node.client.message()) == ["250 #554"]
+    assert "Subject: [SPAM] hello\r\n" in node.hop.contents[0].decode()
+    assert "content" not in judge.seen
+
+
 def test_e23_trap(tmp_path: Path) -> None:
     node = Node(f'to:spamtrap@example.com TRAP:"{tmp_path}"\n', {"save-dir": str(tmp_path)})
     node.mail()
@@ -195,6 +206,17 @@ def test_e23_trap(tmp_path: Path) -> None:
     assert b"A line." in kept.read_bytes()
     assert node.talk.counted(counters.MSG_TRAP) == 1
     assert node.hop.contents == []
+
+
+def test_a_copy_is_kept_for_a_trapped_recipient_beside_others(tmp_path: Path) -> None:
+    node = Node("to:spamtrap@example.com TRAP\n", {"save-dir": str(tmp_path), "trap-dir": str(tmp_path)})
+    node.mail()
+    assert codes(node.rcpt("spamtrap@example.com")) == ["250 #290"]
+    assert codes(node.rcpt()) == ["250 #297"]
+    assert codes(node.client.message()) == ["250 #554"]
+    assert [line for line in node.hop.lines if line.startswith("RCPT")] == ["RCPT TO:<ann@example.com>"]
+    assert len(list(tmp_path.glob("*.trap"))) == 1
+    assert node.talk.counted(counters.MSG_TRAP) == 0
 
 
 def test_e24_a_white_relay_is_logged_and_not_counted() -> None:

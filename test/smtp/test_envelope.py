@@ -320,6 +320,16 @@ def test_r43_one_connection_for_one_route() -> None:
     assert (len(hop.sessions), len(hop.contents)) == (1, 1)
 
 
+@pytest.mark.parametrize("recipients", [("postmaster", "x@a.example"), ("x@a.example", "postmaster")])
+def test_a_host_that_also_queues_gets_one_transaction(recipients: tuple[str, str]) -> None:
+    talk = Talk(route="route:a.example FORWARD: 192.0.2.1\nroute:local FORWARD: 192.0.2.1\n")
+    hop = talk.hop("192.0.2.1")
+    client, _ = rcpt(talk, FOREIGN, recipients[0])
+    assert codes(client.say(f"RCPT TO:<{recipients[1]}>")) == ["250 #297"]
+    assert codes(client.message()) == ["250 #554"]
+    assert (len(hop.sessions), len(hop.contents)) == (1, 1)
+
+
 def test_r44_another_port_is_another_host() -> None:
     talk = Talk(route="route:a.example FORWARD: 192.0.2.1:25\nroute:b.example FORWARD: 192.0.2.1:2525\n")
     one, two = talk.hop("192.0.2.1"), talk.hop("192.0.2.1", 2525)
