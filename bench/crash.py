@@ -229,25 +229,29 @@ class Network:
 
     def stop(self) -> None:
         self._server.close()
-        self.mend()
+        self._mended.set()
+        self._abort()
 
     def cut(self) -> None:
         """Reset all connections, and each new one."""
         self.state = "reset"
-        for writer in self._open:
-            writer.transport.abort()
+        self._abort()
 
     def silence(self) -> None:
         """Pass nothing on any more, and tell nobody."""
         self.state = "silent"
 
     def mend(self) -> None:
-        """Away with what was silent; new connections are served."""
-        self._mended.set()
-        self._mended = asyncio.Event()
+        """Away with what was silent; new connections are served. Where the network was whole all goes on."""
+        if self.state != "up":
+            self._mended.set()
+            self._mended = asyncio.Event()
+            self._abort()
+        self.state = "up"
+
+    def _abort(self) -> None:
         for writer in self._open:
             writer.transport.abort()
-        self.state = "up"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
@@ -490,10 +494,11 @@ class Field:
         network.dot_passed = network.taken_passed = False
         trigger = network.trigger = Trigger(step, victim, lambda: self._harm(victim))
         first = code = await attempt(self.node.port, stuffed, trigger)
-        passed = network.dot_passed, network.taken_passed
-        network.trigger = None
         attempts = 1
         await self._heal()
+        # Only now: what a killed node had written may have gone on after the client heard of its end.
+        passed = network.dot_passed, network.taken_passed
+        network.trigger = None
         while code != 250 and attempts < ATTEMPTS:
             code = await attempt(self.node.port, stuffed, None)
             attempts += 1
