@@ -97,6 +97,8 @@ async def _take(talk: Conversation, transaction: Transaction, chunking: Chunking
         await delivery.feed(talk, transaction, intake, chunking.stuffed(octets))
         transaction.octets = chunking.octets
         if intake.dropped is not None:
+            # The rest of the chunk is no command.
+            talk.ending = True
             await delivery.answered(talk, transaction, intake.dropped)
             return None
     if not last:

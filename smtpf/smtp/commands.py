@@ -16,6 +16,7 @@ from smtpf.pipeline import Code, Verdict
 from smtpf.reply import Answer, Reply
 from smtpf.smtp import auth, chunking, counters, delivery, envelope, greeting, proxy_protocol, replies, starttls, xclient
 from smtpf.smtp import options as opt
+from smtpf.smtp.administration import may_administer
 from smtpf.smtp.idle import idle
 from smtpf.smtp.session import ClientFlag, Session, State
 
@@ -74,7 +75,7 @@ async def run(talk: Conversation, verb: str, argument: str, line: str) -> Verdic
         return await administration(talk, argument, line)
     rule = _RULES.get(verb)
     if rule is None:
-        return await _unknown(talk, verb)
+        return await unknown(talk, verb)
     if state not in rule.states:
         return Verdict(Code.CONTINUE, rule.wrong.get(state, replies.OUT_OF_SEQUENCE), (verb,))
     if rule.needs_argument and not argument:
@@ -117,7 +118,8 @@ def _forced(session: Session, verb: str) -> Verdict | None:
     }.get(action.strip().lower())
 
 
-async def _unknown(talk: Conversation, verb: str) -> Verdict:
+async def unknown(talk: Conversation, verb: str) -> Verdict:
+    """The answer to a verb that does not exist, or not for this client (#248)."""
     session = talk.session
     code = Code.REJECT
     said_helo = session.helo != "" and not session.esmtp
@@ -145,7 +147,7 @@ async def _help(talk: Conversation, argument: str, line: str) -> Verdict | Answe
         "214-2.0.0 Not implemented:",
         "214-2.0.0   EXPN TURN VRFY",
     ]
-    if talk.session.really_local and talk.engine.administration:
+    if talk.engine.administration and may_administer(talk.session):
         lines += ["214-2.0.0 Administration:", "214-2.0.0   " + " ".join(sorted({*talk.engine.administration, "XCLIENT"}))]
     return Answer((*lines, "214 2.0.0 End"))
 

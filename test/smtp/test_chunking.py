@@ -171,3 +171,17 @@ def test_whatever_the_chunks_hold_the_message_ends_at_its_last_one(chunks: list[
     assert content in (wanted, wanted + b"\r\n")
     if whole and not whole.endswith((b"\n", b"\r")):
         assert content == wanted + b"\r\n"
+
+
+@pytest.mark.parametrize("address", ["192.0.2.7", "127.0.0.1"])
+def test_a_message_dropped_within_a_chunk_ends_the_session(address: str) -> None:
+    talk = Talk({"rfc2821-line-length": "2"}, route=ROUTE + "route:local FORWARD: 192.0.2.1\n")
+    hop = talk.hop("192.0.2.1")
+    client = talk.greeted(address)
+    client.say("MAIL FROM:<joe@example.org>")
+    client.say("RCPT TO:<ann@example.com>")
+    octets = b"S: x\r\n\r\n" + b"y" * 2000 + b"\r\n"
+    heard = client.send(b"BDAT 200000 LAST\r\n" + octets + b"QUIT\r\nNOOP\r\n")
+    assert codes(heard) == ["554 #321"]
+    assert client.gone
+    assert hop.contents == []
