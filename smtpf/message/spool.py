@@ -188,9 +188,14 @@ class Spool:
         return await self._in_thread(partial(_hard_link, path, target, message))
 
     async def close(self, keep: bool = False) -> SpoolError | None:
-        """The transaction is over: end all readers, and remove the file unless ``keep``."""
+        """The transaction is over: end all readers, and remove the file unless ``keep``, which makes one of a message in memory."""
         if self._closed:
             return None
+        if keep and self.error is None:
+            kept = await self.path()
+            if isinstance(kept, SpoolError):
+                await self.close()
+                return kept
         self._closed = True
         waiting = self._idle()
         if waiting is not None:

@@ -174,6 +174,27 @@ def test_save_data_keeps_the_file(reactor_run: Any, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["T1.abcd.tmp"]
 
 
+def test_save_data_makes_a_file_of_a_message_that_had_none(reactor_run: Any, tmp_path: Path) -> None:
+    async def work() -> None:
+        spool = a_spool(tmp_path, deferToThread)
+        await write_all(spool, [b"hi\r\n"])
+        assert await spool.close(keep=True) is None
+
+    reactor_run(work)
+    assert (tmp_path / "T1.abcd.tmp").read_bytes() == HEAD + b"hi\r\n"
+
+
+def test_save_data_without_its_folder_is_told(tmp_path: Path, reactor_run: Any) -> None:
+    async def work() -> SpoolError | None:
+        spool = a_spool(tmp_path / "none")
+        await write_all(spool, [b"hi\r\n"])
+        return await spool.close(keep=True)
+
+    problem = reactor_run(work)
+    assert problem is not None
+    assert problem.message is NAME_ERROR
+
+
 def failed(spool: Spool) -> SpoolError:
     for chunk in CHUNKS:
         spool.write(chunk)
