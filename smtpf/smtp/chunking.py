@@ -100,6 +100,7 @@ async def _take(talk: Conversation, transaction: Transaction, chunking: Chunking
             # The rest of the chunk is no command.
             talk.ending = True
             await delivery.answered(talk, transaction, intake.dropped)
+            talk.ending = True
             return None
     if not last:
         return Verdict(Code.CONTINUE, replies.CHUNK_TAKEN, (length,))

@@ -95,6 +95,9 @@ async def data(talk: Conversation, argument: str, line: str) -> Verdict | Answer
         summary.message(session, transaction, None)
         raise
     await answered(talk, transaction, outcome)
+    if intake.dropped is not None:
+        # What comes next is the rest of the message, and no command.
+        talk.ending = True
     return None
 
 
@@ -353,8 +356,6 @@ async def answered(talk: Conversation, transaction: Transaction, verdict: Verdic
     except (Disconnected, TimedOut):
         session.flags.add(ClientFlag.IO_ERROR)
         raise
-    if verdict.code is Code.DROP:
-        talk.ending = True
     await talk.end_transaction()
 
 

@@ -291,3 +291,21 @@ def test_smtp_drop_dot_closes_on_a_rejected_message() -> None:
     assert codes(node.client.message()) == ["550 #999"]
     assert node.client.gone
     assert node.talk.counted(counters.MSG_DROP) == 1
+
+
+def test_a_trusted_client_is_dropped_for_no_message_that_has_come_to_its_end() -> None:
+    node = Node("", {"smtp-drop-dot": "+"}, ROUTE + "route:local FORWARD: 192.0.2.1\nroute:192.0.2.9 RELAY\n")
+    judged(node.talk, dot=reject(SPAM))
+    node.mail()
+    node.rcpt()
+    assert codes(node.client.message()) == ["550 #999"]
+    assert codes(node.client.say("NOOP")) == ["250 #547"]
+
+
+def test_a_trusted_client_dropped_in_the_middle_of_a_message_is_not_heard_any_more() -> None:
+    node = Node("", {"rfc2821-line-length": "2"}, ROUTE + "route:local FORWARD: 192.0.2.1\nroute:192.0.2.9 RELAY\n")
+    node.mail()
+    node.rcpt()
+    node.client.say("DATA")
+    assert codes(node.client.send(b"x: y\r\n\r\n" + b"z" * 2000 + b"\r\n")) == ["554 #321"]
+    assert node.client.gone
