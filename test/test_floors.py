@@ -14,7 +14,7 @@ import smtpf
 ROOT = Path(smtpf.__file__).parent
 
 FLOORS = (
-    {"console", "demo", "running", "tap"},
+    {"console", "demo", "manual", "running", "tap"},
     {"node", "process", "report", "serving", "workers"},
     {"admin", "filters"},
     {"smtp"},

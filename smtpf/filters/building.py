@@ -140,7 +140,7 @@ def filters_of(parts: Materials) -> list[Filter]:
         DigestLists(parts.resolver, parts.journal),
         Lint(parts.submitter, parts.journal, parts.now),
         Report(),
-        Save(parts.journal),
+        Save(parts.journal, parts.in_thread),
         Siq(SiqClient(parts.reactor, parts.rng), parts.cache, parts.resolver, parts.journal),
         Size(parts.access),
         SpfPolicy(Spf(parts.resolver, parts.in_thread, parts.host_name)),
