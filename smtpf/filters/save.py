@@ -1,6 +1,7 @@
 """SAVE and TRAP: copies of messages that the access map asked for, and the message as a file while it is filtered.
 
-Runs first at the dot. At start, spool files that a killed node has left behind are swept out of save-dir. Source: spec chapter session, 10; filters-content, 22.
+Runs first at the dot. At start, spool files that a killed node has left behind are swept out of save-dir.
+Source: spec chapter session, 10; filters-content, 22.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ SAVE_DIR_MISSING = err(
     574, "save-dir must be defined", "Option save-dir is empty. Messages need a folder to wait in; the node does not start."
 )
 SWEPT = info(
-    1180, 'removed %lu old spool files from "%s"', "A node had been killed while messages were on their way; nothing of them had been accepted.",
+    1180, 'removed %lu old spool files from "%s"',
+    "A node had been killed while messages were on their way; nothing of them had been accepted.",
     fields=("files", "directory"), since="new",
 )  # fmt: skip
 
