@@ -8,12 +8,14 @@ wait with an exception. Source: RFC 5321 4.5.3; spec chapter session, 1.7; secur
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IDelayedCall, IHandshakeListener
 from twisted.mail import smtp
 from twisted.python.failure import Failure
@@ -365,6 +367,10 @@ class Wire(smtp.ESMTP):
 
 
 def _disconnection(reason: Failure) -> Disconnected:
-    number = getattr(reason.value, "osError", 0)
-    text = "connection closed" if reason.check(ConnectionDone) else (reason.getErrorMessage() or "connection lost")
-    return Disconnected(text.rstrip("."), number if isinstance(number, int) else 0)
+    """The reactor tells a reset without its number: a connection lost is one that was not closed by either side."""
+    if reason.check(ConnectionDone):
+        return Disconnected("connection closed")
+    if reason.check(ConnectionLost):
+        number = getattr(reason.value, "osError", None) or errno.ECONNRESET
+        return Disconnected(os.strerror(number), number)
+    return Disconnected((reason.getErrorMessage() or "connection lost").rstrip("."))
