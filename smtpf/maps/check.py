@@ -17,12 +17,13 @@ import attrs
 from smtpf.maps import keys, patterns
 from smtpf.maps.hosts import parse_host
 from smtpf.maps.opening import parse_specification
+from smtpf.maps.routes import TLS_WORDS
 from smtpf.maps.source import MapError
 from smtpf.maps.sqlite import ALL, connect
 from smtpf.maps.tags import BY_TAG, EVERYWHERE, Keys, Rule
 from smtpf.maps.text import Line, Text, parse_text
 
-ATTRIBUTES = ("FORWARD", "RCPT", "RELAY")
+ATTRIBUTES = ("FORWARD", "RCPT", "RELAY", "TLS")
 ROUTE = "route:"
 
 _NETWORK_KEY = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){0,3}", re.ASCII)
@@ -244,6 +245,9 @@ def _check_attributes(value: str) -> Iterator[str]:
                 yield "RELAY takes no hosts"
         elif word not in ATTRIBUTES:
             yield unknown("attribute", word, ATTRIBUTES)
+        elif word == "TLS":
+            if hosts.strip(" \t") not in TLS_WORDS:
+                yield unknown("word for TLS:", hosts.strip(" \t"), TLS_WORDS)
         elif not colon:
             yield f"{word} needs a colon and hosts"
         else:

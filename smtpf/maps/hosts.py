@@ -31,6 +31,8 @@ class Host:
     """``host`` is an IP address."""
     unix: str = ""
     """Path of a UNIX socket."""
+    tls: str = ""
+    """What its route demands of the connection: ``require``, ``verify`` or nothing."""
 
     def __str__(self) -> str:
         if self.unix:

@@ -67,6 +67,8 @@ ROUTE_UNIQUE_DOMAINS = Counter(
 TAG = "route:"
 COUNTS_KEY = "route:__counts__"
 LOCAL_KEYS = ("local", "127.0.0.1", "127.0.0", "127.0", "127", "::1", "0:0:0:0:0:0:0:1")
+TLS_WORDS = ("REQUIRE", "VERIFY")
+"""Words of the attribute ``TLS:``. REQUIRE: no mail in the clear; VERIFY: only to a certificate that is valid for the host's name."""
 REMEMBERED = 4096
 """Parsed values kept."""
 
@@ -199,6 +201,7 @@ def parse_attributes(value: str) -> Attributes:
     forward: tuple[Host, ...] = ()
     rcpt: tuple[Host, ...] = ()
     relay = False
+    tls = ""
     for attribute in value.split(";"):
         word, colon, hosts = attribute.strip(" \t").partition(":")
         if word == "FORWARD" and colon:
@@ -207,6 +210,10 @@ def parse_attributes(value: str) -> Attributes:
             rcpt = parse_hosts(hosts)
         elif word == "RELAY":
             relay = True
+        elif word == "TLS" and hosts.strip(" \t") in TLS_WORDS:
+            tls = hosts.strip(" \t").lower()
+    if tls:
+        forward, rcpt = (tuple(attrs.evolve(host, tls=tls) for host in hosts) for hosts in (forward, rcpt))
     return Attributes(forward, rcpt, relay)
 
 

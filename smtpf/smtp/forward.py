@@ -418,7 +418,7 @@ class ForwardConnection:
 class Forwarder:
     """Opens forward connections for every session of a node, and sends messages over them.
 
-    ``policy`` says what TLS a host must offer. All connections are opened and given back here.
+    ``policy`` says what TLS a host must offer, by default what its route demands. All connections are opened and given back here.
     """
 
     def __init__(
@@ -433,7 +433,7 @@ class Forwarder:
         self._resolver = resolver
         self._rng = rng
         self._tls = tls
-        self._policy = policy
+        self._policy = policy or _of_route
         self.kept = kept.KeptConnections(reactor)
 
     def connection(self, session: Session, transaction: Transaction, route: Route, *, queued: bool) -> ForwardConnection:
@@ -475,7 +475,7 @@ class Forwarder:
     async def _reach(
         self, settings: Settings, name: str, host: Host, command_timeout: float, permitted: Callable[[str], bool] | None
     ) -> Reached | HopFailure:
-        policy = self._policy(host) if self._policy is not None else TlsPolicy.MAY
+        policy = self._policy(host)
         use_tls = self._tls is not None
         while True:
             connect_timeout = settings[SMTP_CONNECT_TIMEOUT]
@@ -500,7 +500,7 @@ class Forwarder:
             return Reached(host, protocol, answer, None if hoped_for_tls else self._place(host, name))
 
     def _place(self, host: Host, name: str) -> kept.Place:
-        policy = self._policy(host) if self._policy is not None else TlsPolicy.MAY
+        policy = self._policy(host)
         return kept.place_of(host, name, policy.value, self._tls is not None)
 
     async def _secure(self, protocol: NextHopProtocol, name: str, host: Host, policy: TlsPolicy, timeout: float) -> HopAnswer:
@@ -556,6 +556,11 @@ async def _eight_bit(head: bytes, read: Read) -> bool:
             return False
         if not piece.isascii():
             return True
+
+
+def _of_route(host: Host) -> TlsPolicy:
+    """What the route of ``host`` demands (attribute ``TLS:`` of the route map)."""
+    return TlsPolicy(host.tls) if host.tls else TlsPolicy.MAY
 
 
 def without_detail(path: Path) -> str:

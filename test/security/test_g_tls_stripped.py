@@ -10,6 +10,7 @@ import pytest
 
 from smtpf.smtp.forward import TlsPolicy
 from test.support.live import LiveClient, LiveNode
+from test.support.talk import Talk, codes
 
 OFFER = b"250-hop.example\r\n250-STARTTLS\r\n250 8BITMIME\r\n"
 
@@ -44,3 +45,21 @@ def test_nothing_goes_out_in_the_clear(
             await node.stop()
 
     reactor_run(work())
+
+
+@pytest.mark.parametrize(
+    ("value", "answer"),
+    [
+        ("FORWARD: 192.0.2.1; TLS: REQUIRE", "451 #295"),
+        ("TLS: VERIFY; FORWARD: 192.0.2.1", "451 #295"),
+        ("FORWARD: 192.0.2.1", "250 #297"),
+        ("FORWARD: 192.0.2.1; TLS: perhaps", "250 #297"),
+    ],
+)
+def test_the_route_map_demands_tls(value: str, answer: str) -> None:
+    talk = Talk(route=f"route:example.com {value}")
+    hop = talk.hop("192.0.2.1")
+    client = talk.greeted()
+    client.say("MAIL FROM:<joe@example.org>")
+    assert codes(client.say("RCPT TO:<ann@example.com>")) == [answer]
+    assert ("MAIL" in hop.verbs) is (answer == "250 #297")

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
 from twisted.internet.protocol import Protocol
 
 from smtpf.cache.opening import CACHE_PATH
@@ -27,7 +27,7 @@ from smtpf.maps.access import AccessMap
 from smtpf.maps.routes import RouteMap
 from smtpf.maps.source import FixedSource, table_of
 from smtpf.maps.text import parse_text
-from smtpf.pipeline import Pipeline
+from smtpf.pipeline import Pipeline, settled
 from smtpf.settings.catalogue import instances
 from smtpf.settings.option import Option
 from smtpf.settings.store import Settings, SettingsHolder
@@ -118,7 +118,7 @@ class Talk:
         further = [each.filter(materials) for each in extensions]
         for each in (*self.filters, *further):
             each.configure(settings)
-            each.start()
+            ensureDeferred(settled(each.start()))
         self.engine = Engine(
             reactor=self.net, settings=self.settings, journal=self.journal, stats=self.stats,
             pipeline=Pipeline(order.bind(self.filters, further)), routes=self.route_map, resolver=self.resolver, domains=domains,
