@@ -287,15 +287,8 @@ class Access(Filter):
                 transaction.trap_directory = hit.parameter
                 transaction.list_state = Code.DISCARD
                 return discard(key)
-            case "SAVE":
-                transaction.flags.add(MsgFlag.SAVE)
-                transaction.save_directory = hit.parameter
-                return None
-            case "TAG":
-                transaction.flags.add(MsgFlag.TAG)
-                return None
-            case "PROTOCOL":
-                transaction.flags.add(MsgFlag.OK)
+            case "SAVE" | "TAG" | "PROTOCOL":
+                _mark(transaction, hit)
                 return None
             case _:
                 return _handed_down(session)
@@ -474,18 +467,18 @@ def _recipient_action(
             recipient.trapped = True
             transaction.trap_directory = hit.parameter
             return discard(key)
-        case "SAVE":
-            transaction.flags.add(MsgFlag.SAVE)
-            transaction.save_directory = hit.parameter
-            return None
-        case "TAG":
-            transaction.flags.add(MsgFlag.TAG)
-            return None
-        case "PROTOCOL":
-            transaction.flags.add(MsgFlag.OK)
+        case "SAVE" | "TAG" | "PROTOCOL":
+            _mark(transaction, hit)
             return None
         case _:
             return _message_state(session, transaction)
+
+
+def _mark(transaction: Transaction, hit: Hit) -> None:
+    """SAVE, TAG and PROTOCOL mark the message and decide nothing."""
+    if hit.word == "SAVE":
+        transaction.save_directory = hit.parameter
+    transaction.flags.add({"SAVE": MsgFlag.SAVE, "TAG": MsgFlag.TAG}.get(hit.word, MsgFlag.OK))
 
 
 def _routed_address(session: Session, recipient: Recipient) -> Verdict | None:
