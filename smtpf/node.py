@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, ensureDeferred, succeed
-from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from twisted.web.client import Agent
-from zope.interface import implementer
 
 from smtpf import __version__
 from smtpf.admin.commands import Administration
@@ -46,9 +44,10 @@ from smtpf.pipeline import FilterNotReady, settled
 from smtpf.process.announce import build_values
 from smtpf.process.ending import FAILED, INIT_ERROR, leave
 from smtpf.process.lifecycle import Lifecycle
-from smtpf.process.listening import Answering
+from smtpf.process.listening import Answering, Bound, Taker
 from smtpf.process.own_addresses import own_addresses
 from smtpf.process.sessions import SessionsInProgress
+from smtpf.process.unix_clock import UnixClock
 from smtpf.serving import Serving, StartRefused
 from smtpf.settings.catalogue import instances
 from smtpf.settings.process_options import DAEMON, TEST_LICKEY
@@ -62,8 +61,10 @@ from smtpf.stats.listing import Facts, form
 from smtpf.stats.post import Poster
 from smtpf.stats.routes import RouteCounts
 from smtpf.stats.rows import STATS_MAP, Refused, open_stats_map
-from smtpf.stats.sampling import OpenFilesSampler
+from smtpf.stats.sampling import OpenFilesSampler, open_files
 from smtpf.stats.tables import Statistics
+from smtpf.workers.crew import Crew, Shared
+from smtpf.workers.options import worker_count
 
 if TYPE_CHECKING:
     from smtpf.maps.routes import RouteMap
@@ -86,23 +87,6 @@ def make_service(settings: Settings, problems: Sequence[Problem], reactor: Any, 
     return service
 
 
-@implementer(IReactorTime)
-class _UnixClock:
-    """The reactor's clock in Unix seconds, for what is kept beyond this process."""
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-
-    def seconds(self) -> float:
-        return time.time()
-
-    def callLater(self, delay: float, callable: Any, *args: object, **kwargs: object) -> Any:
-        return self._reactor.callLater(delay, callable, *args, **kwargs)
-
-    def getDelayedCalls(self) -> Any:
-        return self._reactor.getDelayedCalls()
-
-
 class Node(Service):
     """One node: from bound interfaces to the last saved counter."""
 
@@ -116,7 +100,9 @@ class Node(Service):
         self.journal = Journal(self._target, Verbose(settings.text(VERBOSE)))
         self._observer = FailureObserver(self.journal)
         self.engine: Engine | None = None
-        self.sessions = SessionsInProgress(reactor)
+        workers = worker_count(settings, self.journal)
+        self._crew = Crew(workers, reactor, self.journal) if workers > 1 else None
+        self.sessions: SessionsInProgress | Crew = SessionsInProgress(reactor) if self._crew is None else self._crew
         self._process = Lifecycle(settings, self.journal, reactor, self.sessions)
         self._process.open()
         self._pool = ThreadPool(0, THREADS, "smtpf")
@@ -143,7 +129,7 @@ class Node(Service):
         """Steps 11 to 17 of the start sequence."""
         settings, journal, reactor = self.settings.current, self.journal, self._reactor
         self._pool.start()
-        clock = _UnixClock(reactor)
+        clock = UnixClock(reactor)
         stats = self.stats = Statistics(clock, journal, instances(Counter, extension_modules()), counting=False)
         self._open_health(stats)
         routes = RouteCounts(journal)
@@ -164,17 +150,19 @@ class Node(Service):
         collector.after.append(licence.daily)
         settings = self.settings.current
         engine = self.engine = await serving.open(cache)
-        self.sessions.watch(engine)
+        if isinstance(self.sessions, SessionsInProgress):
+            self.sessions.watch(engine)
         await archive.load()
         serving.start()
         collector.start()
-        sampler = OpenFilesSampler(reactor, stats)
+        sampler = OpenFilesSampler(reactor, stats, self._open_files)
         sampler.start()
         # Nodes that share a cache server have nothing to tell each other.
         cluster = await self._start_cluster(cache, engine, serving.resolver, own) if isinstance(cache, FileCache) else None
         self._stopping += [archive.close, sampler.stop, collector.stop]
         listening = self._process.listening
         assert listening is not None
+        crew = self._crew
         reception = Reception(engine, listening.hold, self._process.session_ended)
         configuration = self.configuration = Configuration(self.settings, journal, self.in_thread, self._reread, licence.permitted)
         configuration.follow(cache.configure, collector.configure, self._process.configure)
@@ -183,14 +171,39 @@ class Node(Service):
         serving.follow(configuration)
         administration = Administration(
             engine, configuration, cache, version=__version__, accepted_now=lambda: reception.accepted_now,
-            active=list if cluster is None else cluster.active, licence=licence.fields, build=build_values,
+            active=list if cluster is None else cluster.active, licence=licence.fields, build=build_values, roster=crew,
         )  # fmt: skip
         engine.administration = administration.for_smtp()
         own_files = self._open_control(engine, administration)
         self._process.settle(*files_of(settings, own_files))
+        if crew is not None:
+            configuration.follow(crew.configure)
+            configuration.on_reload("workers", crew.read_sources)
+            greeting = {
+                "host_name": self._process.host_name, "descriptors": self._process.descriptors,
+                "interfaces": [bound.name for bound in listening.bound],
+                "node": cache.node if isinstance(cache, FileCache) else "",
+            }  # fmt: skip
+            await crew.start(
+                Shared(
+                    settings=self._current, engine=engine, stats=stats, routes=routes, cache=cache, arrivals=reception.arrivals,
+                    administration=administration, hold=listening.hold, session_ended=self._process.session_ended, greeting=greeting,
+                )
+            )  # fmt: skip
         stats.begin()
-        self._process.serve(lambda bound: Answering(reception.factory(bound.name), reactor), self.reload)
+        self._process.serve(lambda bound: self._taker(bound, reception), self.reload)
         self._ready = True
+
+    def _taker(self, bound: Bound, reception: Reception) -> Taker:
+        """Who takes the connections of an interface."""
+        listening = self._process.listening
+        assert listening is not None
+        if self._crew is not None:
+            return self._crew.taker(listening.bound.index(bound))
+        return Answering(reception.factory(bound.name), self._reactor)
+
+    def _open_files(self) -> int:
+        return open_files() + (self._crew.open_files if self._crew is not None else 0)
 
     async def _start_cluster(self, cache: FileCache, engine: Engine, resolver: Resolver, own: Sequence[str]) -> Cluster:
         cluster = Cluster(
@@ -278,7 +291,9 @@ class Node(Service):
         leave(self._reactor, getattr(failure.value, "status", FAILED))
 
     async def _end(self) -> None:
-        """Filters, statistics, cache, in the reverse order of their start."""
+        """Workers, filters, statistics, cache, in the reverse order of their start."""
+        if self._crew is not None:
+            await self._crew.close()
         if self._serving is not None:
             await self._serving.stop_filters()
         if hasattr(self, "stats"):

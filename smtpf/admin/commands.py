@@ -50,6 +50,8 @@ RELOAD_REFUSED = Reply(
 )
 NO_SESSION = Reply(326, "504 5.5.4 session %s not found", meaning="KILL named a session that does not exist, or no longer.")
 
+VERBS = ("CONN", "CACHE", "INFO", "KILL", "LKEY", "OPTN", "STAT", "VERB")
+"""The commands, each a method of :class:`Administration` of the same name."""
 MORE = "214-2.0.0 "
 WIDTH = 72
 """Columns at which INFO begins another line."""
@@ -87,7 +89,7 @@ class Administration:
         ``build`` gives name and value of each line of INFO. ``roster`` knows the sessions, where they are not all the engine's.
         """
         self._engine = engine
-        self._roster = roster or OwnSessions(engine)
+        self._roster: Roster = OwnSessions(engine) if roster is None else roster
         self._configuration = configuration
         self._cache = cache
         self._version = version
@@ -95,21 +97,11 @@ class Administration:
         self._active = active
         self._licence = licence
         self._build = build
-        self.commands: dict[str, Run] = {
-            "CONN": self.conn,
-            "CACHE": self.cache,
-            "INFO": self.info,
-            "KILL": self.kill,
-            "LKEY": self.lkey,
-            "OPTN": self.optn,
-            "STAT": self.stat,
-            "VERB": self.verb,
-        }
+        self.commands: dict[str, Run] = {verb: getattr(self, verb.lower()) for verb in VERBS}
 
     async def carry_out(self, run: Run, asker: Asker, argument: str, line: str) -> Answer | None:
         """Count, log and do one accepted command."""
-        self._engine.stats.add(ADMIN_COMMANDS_GIVEN)
-        self._engine.journal.write(ADMIN, without_secrets(line), session=asker.sid)
+        note(self._engine, asker, line)
         return await run(asker, argument, line)
 
     def for_smtp(self) -> dict[str, Command]:
@@ -118,18 +110,17 @@ class Administration:
 
     async def conn(self, asker: Asker, argument: str, line: str) -> Answer:
         """CONN: the sessions."""
-        threads, sessions = await self._roster.list()
+        threads, sessions = await self._roster.listing()
         return listed([f"th={threads} cn={len(self._roster)} cs={self._accepted_now()}", *sessions], asker.sid)
 
     async def kill(self, asker: Asker, argument: str, line: str) -> Answer | None:
         """KILL session-id: cut a session."""
         if not argument:
             return await _missing(asker, line)
-        killing = render(KILLING, (argument,), asker.sid)
         if asker.conversation is not None and argument == asker.sid:
-            await asker.conversation.write(killing)
-            asker.conversation.kill(reject(KILLED, argument))
+            await end_own_session(asker)
             return None
+        killing = render(KILLING, (argument,), asker.sid)
         return killing if await self._roster.kill(argument) else render(NO_SESSION, (argument,), asker.sid)
 
     async def optn(self, asker: Asker, argument: str, line: str) -> Answer:
@@ -208,6 +199,19 @@ class Administration:
         except CacheError:
             return Answer((f"510 5.0.0 {name} error",))
         return Answer(("210 2.0.0 key not found" if found is None else shown(found),))
+
+
+def note(engine: Engine, asker: Asker, line: str) -> None:
+    """Count and log an accepted command."""
+    engine.stats.add(ADMIN_COMMANDS_GIVEN)
+    engine.journal.write(ADMIN, without_secrets(line), session=asker.sid)
+
+
+async def end_own_session(asker: Asker) -> None:
+    """KILL of the session in which it is given: the answer comes first."""
+    assert asker.conversation is not None
+    await asker.conversation.write(render(KILLING, (asker.sid,), asker.sid))
+    asker.conversation.kill(reject(KILLED, asker.sid))
 
 
 def guarded(verb: str, run: Callable[[Asker, str, str], Awaitable[Answer | None]]) -> Command:

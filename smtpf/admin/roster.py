@@ -19,7 +19,7 @@ class Roster(Protocol):
     def __len__(self) -> int:
         """How many there are now."""
 
-    async def list(self) -> tuple[int, list[str]]:
+    async def listing(self) -> tuple[int, list[str]]:
         """Threads in use, and a line of CONN for each session."""
 
     async def kill(self, sid: str) -> bool:
@@ -38,7 +38,7 @@ class OwnSessions:
     def __len__(self) -> int:
         return len(self._engine.conversations)
 
-    async def list(self) -> tuple[int, list[str]]:
+    async def listing(self) -> tuple[int, list[str]]:
         engine = self._engine
         now = engine.reactor.seconds()
         lines = []

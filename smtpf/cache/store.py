@@ -104,7 +104,7 @@ class Cache(ABC):
         self.settings = settings
         self.observers: list[Observer] = []
         self.followers: list[Callable[[Sequence[Record]], None]] = []
-        """Hear of records that somebody else wrote."""
+        """Other memories of this cache: each hears of records that have changed, and of none when it is to forget all it knows."""
         self._journal = journal
         self._now = now
         self._front: OrderedDict[str, Record | None] = OrderedDict()
@@ -264,7 +264,7 @@ class Cache(ABC):
             self._overridden(record)
             return record
 
-        return self._ask(Put(key, value, now, now + (self.ttl_for(value) if ttl is None else ttl))).addCallback(done)
+        return self._ask(Put(key, value, now, now + (self.ttl_for(value) if ttl is None else ttl), forced=True)).addCallback(done)
 
     def remove(self, key: str) -> Deferred[Record | None]:
         """An operator's removal, which wins on every node. Gives the record that was there or fails with CacheError."""
@@ -275,7 +275,7 @@ class Cache(ABC):
             self._overridden(found[1])
             return found[0]
 
-        return self._ask(Remove(key, int(self._now()))).addCallback(done)
+        return self._ask(Remove(key, int(self._now()), forced=True)).addCallback(done)
 
     async def expire(self, now: int | None = None) -> int:
         """Delete the records that ended at or before ``now``; how many. None where they end by themselves. Raises CacheError."""
@@ -310,12 +310,16 @@ class Cache(ABC):
         for record in records:
             if record.key in self._front and record.key not in self._pending:
                 self._front[record.key] = record
+        self._lead(records)
+
+    def _lead(self, records: Sequence[Record]) -> None:
         for follower in self.followers:
             follower(records)
 
     def forget(self) -> None:
         """Empty the memory, not the file; what still waits to be written stays."""
         self._front = OrderedDict((key, record) for key, record in self._front.items() if key in self._pending)
+        self._lead(())
 
     def _held(self, key: str) -> Record | Literal[_Unknown.UNKNOWN] | None:
         """What memory knows of ``key``."""
@@ -390,6 +394,7 @@ class Cache(ABC):
 
     def _overridden(self, record: Record) -> None:
         self._settled(record)
+        self._lead([record])
         self._tell([Change(record, forced=True)])
 
     def _settled(self, record: Record) -> None:

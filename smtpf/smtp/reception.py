@@ -37,7 +37,7 @@ class Reception:
         self._engine = engine
         self._hold = hold
         self.released = session_ended
-        self._arrivals = Arrivals(engine.stats, engine.now)
+        self.arrivals = Arrivals(engine.stats, engine.now)
         self.this_second = 0
         """Connections accepted in the clock second of the last one (``cs=``)."""
         self.counted: Arrival | None = None
@@ -50,13 +50,13 @@ class Reception:
     @property
     def accepted_now(self) -> int:
         """Connections accepted in this very second."""
-        return self._arrivals.now
+        return self.arrivals.now
 
     async def admit(self, conversation: Conversation) -> None:
         """Count a connection, and let it wait when there are too many in this second."""
         limit = conversation.session.settings[opt.RATE_THROTTLE]
         counted, self.counted = self.counted, None
-        arrival = counted or self._arrivals.arrived(limit)
+        arrival = counted or self.arrivals.arrived(limit)
         self.this_second = arrival.this_second
         if arrival.throttled:
             conversation.session.log(THROTTLED, arrival.this_second, limit)

@@ -1,0 +1,52 @@
+"""How many processes a node has."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from smtpf.journal.message import warn
+from smtpf.settings.option import Number
+from smtpf.settings.process_options import RUN_JAILED
+
+if TYPE_CHECKING:
+    from smtpf.journal.journal import Journal
+    from smtpf.settings.store import Settings
+
+WORKERS = Number(
+    "workers",
+    1,
+    "Processes that answer clients. With 1 the node is a single process. With more, one further process accepts and hands each client to "
+    "the worker of its address, so that the limits on a client stay exact. 0: one for each processor core.",
+    choices="processes; 0 = as many as cores",
+    runtime=False,
+    least=0,
+    most=64,
+    since="new",
+    area="process",
+)
+
+
+JAILED = warn(
+    1144,
+    "workers=%d not possible with run-jailed, using 1",
+    "A jailed process cannot start further ones, because Python itself is not in the jail. The node goes on as a single process.",
+    fields=("workers",),
+    since="new",
+)
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def worker_count(settings: Settings, journal: Journal) -> int:
+    """How many workers ``settings`` ask for; 1 for a node of one process."""
+    count = settings[WORKERS] or usable_cores()
+    if count > 1 and settings[RUN_JAILED]:
+        journal.write(JAILED, count)
+        return 1
+    return count
