@@ -6,6 +6,7 @@ sub-command is one function; exit status 0 is success, 1 failure and 64 a comman
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -37,7 +38,17 @@ smtpf WORDS             run as twistd smtpf does; +help prints all options, +ver
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (without program name). The exit status."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader, such as head, has seen enough. Without this the interpreter would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    return status
+
+
+def _run(words: list[str]) -> int:
     if words and assignment(words[0]) is not None:
         from smtpf.running import run_node
 
@@ -62,7 +73,12 @@ def check(words: Sequence[str]) -> int:
         return _usage("smtpf check [FILE]")
     loaded = load([f"file={words[0]}"] if words else [], instances(Option, extension_modules()))
     settings = loaded.settings
-    complaints = [*check_map(settings[ACCESS_MAP], "access"), *check_map(settings[ROUTE_MAP], "route")]
+    complaints = [
+        f'{settings[FILE]}: error: "{option.name}" does not take {settings.text(option)!r}'
+        for option in settings.options
+        if not option.fits(settings[option])
+    ]
+    complaints += [*check_map(settings[ACCESS_MAP], "access"), *check_map(settings[ROUTE_MAP], "route")]
     for line in (*loaded.problems, *complaints):
         print(line)
     errors = sum(problem.is_error for problem in loaded.problems) + len(complaints)

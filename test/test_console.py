@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from smtpf.console import CATALOGUES, main
+from test.support.node_process import ROOT
 
 OPTIONS = """\
 # planted errors: a misspelt name, a bad number, a lost word, an open quote
@@ -70,6 +73,25 @@ def test_check_of_a_sound_configuration_is_silent_but_for_its_sum(tmp_path: Path
     file.write_text(f"access-map=\nroute-map=file!{tmp_path}/route.cf\ninterface-ip=127.0.0.1\n")
     assert main(["check", str(file)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"{file}: 0 errors, 1 warning"
+
+
+def test_check_tells_values_that_the_node_would_not_start_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "smtpf.cf"
+    file.write_text("access-map=\nroute-map=\ncache-sync-mode=sometimes\nsiq-score-reject=200\n")
+    assert main(["check", str(file)]) == 1
+    told = capsys.readouterr().out
+    assert f"{file}: error: \"cache-sync-mode\" does not take 'sometimes'\n" in told
+    assert f"{file}: error: \"siq-score-reject\" does not take '200'\n" in told
+
+
+def test_reader_that_has_seen_enough_ends_a_list_quietly() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "smtpf.console", "list", "options"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    ) as listing:
+        assert listing.stdout is not None and listing.stderr is not None
+        listing.stdout.close()
+        assert listing.stderr.read() == b""
+    assert listing.returncode == 1
 
 
 def test_check_tells_a_map_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import attrs
+
 from smtpf.cache.database import Database, code_of, discard_file, is_corruption, move_aside
 from smtpf.cache.schema import ForeignTable
 from smtpf.journal.message import err, warn
@@ -28,7 +30,18 @@ CACHE_PATH = Text(
     runtime=False,
     area="cache",
 )
-CACHE_SYNC_MODE = Text(
+SYNC_MODES = ("off", "normal", "full")
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class SyncMode(Text):
+    """The node tells of an unknown word by a message of its own (#173), and does not start."""
+
+    def fits(self, value: str) -> bool:
+        return value.lower() in SYNC_MODES
+
+
+CACHE_SYNC_MODE = SyncMode(
     "cache-sync-mode",
     "off",
     "How carefully changes are brought to the disk: off is fastest, full survives a power failure."
@@ -64,7 +77,6 @@ CORRUPT = warn(
 )
 
 MEMORY = ":memory:"
-SYNC_MODES = ("off", "normal", "full")
 
 
 class CacheOpenError(Exception):

@@ -88,9 +88,9 @@ BLOCKED = Reply(
     meaning="A type, an attachment or a file in an archive fits the pattern shown, or the words tell why they could not be seen.",
 )
 
-TOP_TYPE_HIT = Counter("deny-top-content-type", Group.MSG, "Messages refused for their own MIME type.", since="later")
-TYPE_HIT = Counter("deny-content-type", Group.MSG, "Messages refused for the MIME type of a part.", since="later")
-NAME_HIT = Counter("deny-content-name", Group.MSG, "Messages refused for the name of an attachment.", since="later")
+TOP_TYPE_HIT = Counter("deny-top-content-type", Group.MSG, "Messages refused for their own MIME type.")
+TYPE_HIT = Counter("deny-content-type", Group.MSG, "Messages refused for the MIME type of a part.")
+NAME_HIT = Counter("deny-content-name", Group.MSG, "Messages refused for the name of an attachment.")
 COMPRESSED_HIT = Counter("deny-compressed-name", Group.MSG, "Messages refused for a name inside an archive.", since="later")
 
 MAX_HELD = MAX_ARCHIVE

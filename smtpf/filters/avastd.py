@@ -14,7 +14,7 @@ from smtpf.pipeline import Filter, MaybeVerdict, Verdict
 from smtpf.reply import Reply
 from smtpf.scanners import avastd
 from smtpf.scanners.connection import Network, Step, Trouble
-from smtpf.settings.option import Number, Text
+from smtpf.settings.option import Number, Policy, Text
 from smtpf.settings.store import Settings
 from smtpf.smtp.session import Session, Transaction
 
@@ -28,9 +28,7 @@ AVASTD_SOCKET = Text(
 AVASTD_TIMEOUT = Number(
     "avastd-timeout", 120, "How long connecting to avastd, and each read and write, may take.", choices="seconds", least=1, area="avastd"
 )
-AVASTD_POLICY = Text(
-    "avastd-policy", "reject", "What becomes of a message in which avastd finds a virus.", choices="none|reject|discard", area="avastd"
-)
+AVASTD_POLICY = Policy("avastd-policy", "reject", "What becomes of a message in which avastd finds a virus.", area="avastd")
 
 INFECTED = err(161, "%s", "avastd found a virus; the text names it. By avastd-policy the message was refused, discarded or delivered.")
 PART_ERROR = err(

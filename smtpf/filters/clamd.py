@@ -22,7 +22,7 @@ from smtpf.reply import Reply
 from smtpf.scanners import clamd
 from smtpf.scanners.clamd import Finding
 from smtpf.scanners.connection import Connection, Network, Step, Trouble
-from smtpf.settings.option import Flag, Number, Text
+from smtpf.settings.option import Flag, Number, Policy, Text
 from smtpf.settings.store import Settings
 from smtpf.smtp.session import MsgFlag, Session, Transaction
 
@@ -43,9 +43,7 @@ CLAMD_MAX_SIZE = Number(
     choices="kilobytes; 0 = no limit",
     area="clamd",
 )
-CLAMD_POLICY = Text(
-    "clamd-policy", "reject", "What becomes of a message in which clamd finds a virus.", choices="none|reject|discard", area="clamd"
-)
+CLAMD_POLICY = Policy("clamd-policy", "reject", "What becomes of a message in which clamd finds a virus.", area="clamd")
 CLAMD_SCAN_ALL = Flag(
     "clamd-scan-all",
     True,

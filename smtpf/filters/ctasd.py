@@ -18,7 +18,7 @@ from smtpf.pipeline import Filter, MaybeVerdict, Verdict, tempfail
 from smtpf.reply import Reply
 from smtpf.scanners import ctasd
 from smtpf.scanners.connection import Connection, Network, Trouble
-from smtpf.settings.option import Number, Text
+from smtpf.settings.option import Number, Policy, Text
 from smtpf.settings.store import Settings
 from smtpf.smtp.replies import INTERNAL_ERROR_LATER
 from smtpf.smtp.session import MsgFlag, Session, Transaction
@@ -32,8 +32,8 @@ CTASD_TIMEOUT = Number(
     "ctasd-timeout", 120, "How long connecting to ctasd, and each read and write, may take.", choices="seconds", least=1, since="later",
     area="ctasd",
 )  # fmt: skip
-CTASD_POLICY = Text(
-    "ctasd-policy", "reject", "What becomes of a message that ctasd calls infected or confirmed spam.", choices="none|reject|discard",
+CTASD_POLICY = Policy(
+    "ctasd-policy", "reject", "What becomes of a message that ctasd calls infected or confirmed spam.",
     since="later", area="ctasd",
 )  # fmt: skip
 CTASD_STREAM = Number(

@@ -17,7 +17,7 @@ from smtpf.journal.message import warn
 from smtpf.maps.access import AccessMap
 from smtpf.pipeline import Filter, MaybeVerdict, Verdict, accept, reject
 from smtpf.reply import Reply
-from smtpf.settings.option import Number, Text, Words
+from smtpf.settings.option import Number, Policy, Text, Words
 from smtpf.settings.store import Settings
 from smtpf.smtp.session import MsgFlag, Session, Transaction
 from smtpf.stats.counter import Counter, Group
@@ -34,11 +34,11 @@ EMEW_SECRET = Text(
 EMEW_TTL = Number(
     "emew-ttl", 604800, "How long a mark is good, for answers and for bounces.", choices="seconds; <=0 no expiry", area="emew"
 )
-EMEW_DSN_POLICY = Text(
+EMEW_DSN_POLICY = Policy(
     "emew-dsn-policy",
     "none",
     "What to do with a bounce or receipt that quotes no mark of ours, or an old one: nothing, or refuse it.",
-    choices="none|reject",
+    words=("none", "reject"),
     area="emew",
 )
 EMEW_ACCEPT_VERSIONS = Words(
@@ -46,6 +46,7 @@ EMEW_ACCEPT_VERSIONS = Words(
     "3;4",
     "Versions of marks that are believed. 4 is what this program writes, 3 and before were written by older ones.",
     choices="1|2|3|4",
+    words=("1", "2", "3", "4"),
     since="later",
     area="emew",
 )

@@ -14,7 +14,7 @@ from smtpf.pipeline import Filter, MaybeVerdict, Verdict
 from smtpf.reply import Reply
 from smtpf.scanners import fpscand
 from smtpf.scanners.connection import Network, Step, Trouble
-from smtpf.settings.option import Number, Text
+from smtpf.settings.option import Number, Policy, Text
 from smtpf.settings.store import Settings
 from smtpf.smtp.session import Session, Transaction
 
@@ -28,9 +28,7 @@ FPSCAND_SOCKET = Text(
 FPSCAND_TIMEOUT = Number(
     "fpscand-timeout", 120, "How long connecting to fpscand, and each read and write, may take.", choices="seconds", least=1, area="fpscand"
 )
-FPSCAND_POLICY = Text(
-    "fpscand-policy", "reject", "What becomes of a message in which fpscand finds a virus.", choices="none|reject|discard", area="fpscand"
-)
+FPSCAND_POLICY = Policy("fpscand-policy", "reject", "What becomes of a message in which fpscand finds a virus.", area="fpscand")
 
 INFECTED = err(375, "%s", "fpscand found a virus; the text names it. By fpscand-policy the message was refused, discarded or delivered.")
 _ELSE = "The client was asked to come again."

@@ -16,7 +16,7 @@ from smtpf.cache.records import Record
 from smtpf.cache.store import Cache
 from smtpf.cache.ttl import CACHE_ACCEPT_TTL
 from smtpf.dns.domains import Domains
-from smtpf.filters.grey_key import OF_THE_HOST, GreyKey, chosen, host_elements, make_key
+from smtpf.filters.grey_key import ELEMENTS, OF_THE_HOST, GreyKey, chosen, host_elements, make_key
 from smtpf.journal.message import err, info, warn
 from smtpf.maps.access import AccessMap
 from smtpf.pipeline import Filter, MaybeVerdict, Verdict, drop, tempfail
@@ -32,6 +32,8 @@ GREY_KEY = Words(
     "Which facts together make up an attempt to deliver: client address, its name without the first label (ptr) or without digits "
     "(ptrn), HELO name or its domain (helos), operating system, sender, recipient. Empty: no grey-listing.",
     choices='ip|ptr|ptrn|helo|helos|p0f|mail|rcpt; "" disables',
+    words=ELEMENTS,
+    signs="+-!",
     area="grey",
 )
 GREY_TEMP_FAIL_PERIOD = Number(

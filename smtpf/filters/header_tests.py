@@ -54,7 +54,7 @@ NO_END = Reply(927, "550 5.7.1 missing of end-of-header line", meaning="rfc2822-
 COUNT_SEVEN_BIT = Counter("rfc2822-7bit-headers", Group.MSG, "Messages refused for octets in the header that are not ASCII.")
 COUNT_MIN = Counter("rfc2822-min-headers", Group.MSG, "Messages refused for missing or malformed header fields.")
 COUNT_DATE = Counter("rfc2822-strict-date", Group.MSG, "Messages refused for a date that is none.")
-COUNT_EOH = Counter("rfc2822-missing-eoh", Group.MSG, "Messages refused because nothing ends their header.")
+COUNT_EOH = Counter("rfc2822-missing-eoh", Group.MSG, "Messages refused because nothing ends their header.", since="later")
 
 _ODD_OCTET = re.compile(rb"[^\x20-\x7e\b\t\n\f\r]")
 _MESSAGE_ID = re.compile(rb"[^<]*<[^@]*@.*>", re.DOTALL)

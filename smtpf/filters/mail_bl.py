@@ -24,7 +24,7 @@ from smtpf.message.header import HeaderList
 from smtpf.message.uri import scan_text
 from smtpf.pipeline import Filter, MaybeVerdict, Verdict, discard, reject
 from smtpf.reply import Reply
-from smtpf.settings.option import Number, OptionError, Text, Words
+from smtpf.settings.option import Number, OptionError, Policy, Words
 from smtpf.settings.store import Settings
 from smtpf.smtp.session import MsgFlag, Session, Transaction
 from smtpf.stats.counter import Counter, Group
@@ -79,11 +79,10 @@ MAIL_BL_HEADERS = Words(
 MAIL_BL_MAX = Number(
     "mail-bl-max", 10, "Addresses of one message that are looked up.", choices="addresses; 0 = no limit", since="later", area="uri"
 )
-MAIL_BL_POLICY = Text(
+MAIL_BL_POLICY = Policy(
     "mail-bl-policy",
     "reject",
     "What becomes of a message with a listed address. With none the lists are not asked; only the first letter counts.",
-    choices="none|reject|discard",
     since="later",
     area="uri",
 )
@@ -93,8 +92,8 @@ LISTED = Reply(
 )
 
 SENDER_HIT = Counter("mail-bl-mail", Group.MAIL, "Senders found in mail-bl.", since="later")
-HEADER_HIT = Counter("mail-bl-hdr", Group.MSG, "Messages with a header address found in mail-bl.", since="later")
-BODY_HIT = Counter("mail-bl-body", Group.MSG, "Messages with an address in the text found in mail-bl.", since="later")
+HEADER_HIT = Counter("mail-bl-hdr", Group.MSG, "Messages with a header address found in mail-bl.")
+BODY_HIT = Counter("mail-bl-body", Group.MSG, "Messages with an address in the text found in mail-bl.")
 
 IGNORED = (
     "abuse@*", "contact@*", "helpdesk@*", "info@*", "kontakt@*", "sales@*", "support@*", "*master@*", "bounce*@*", "request*@*",

@@ -15,7 +15,7 @@ from smtpf.pipeline import Filter, MaybeVerdict, Verdict
 from smtpf.reply import Reply
 from smtpf.scanners import savdid
 from smtpf.scanners.connection import Network, Step, Trouble
-from smtpf.settings.option import Number, Text
+from smtpf.settings.option import Number, Policy, Text
 from smtpf.settings.store import Settings
 from smtpf.smtp.session import Session, Transaction
 
@@ -36,11 +36,10 @@ SAVDID_TIMEOUT = Number(
     since="later",
     area="savdid",
 )
-SAVDID_POLICY = Text(
+SAVDID_POLICY = Policy(
     "savdid-policy",
     "reject",
     "What becomes of a message in which savdid finds a virus.",
-    choices="none|reject|discard",
     since="later",
     area="savdid",
 )

@@ -42,7 +42,6 @@ SIQ_SERVERS = Words(
     "",
     "Reputation servers that speak SIQ, asked in turn. Empty: none.",
     choices='host[:port]; "" disables',
-    runtime=False,
     area="siq",
 )
 SIQ_SCORE_REJECT = Score(
@@ -70,6 +69,7 @@ ANSWERED = info(
     "siq score=%d confidence=%d ttl=%u text='%.83s'",
     "What a reputation server, or the cache, says of the client and the sender's domain.",
     fields=("score", "confidence", "ttl", "text"),
+    always=True,
 )
 QUERY_FAILED = err(
     616, "%s", "No reputation server gave a usable answer. The message goes on without score; look after the server.", fields=("error",)
@@ -79,16 +79,17 @@ DISCARDING = info(
     "siq-score=%d less than %ld, discarding message",
     "siq-score-discard: the score is not above the limit. The message is accepted and thrown away.",
     fields=("score", "limit"),
+    always=True,
 )
 SCORE_TOO_LOW = Reply(
     617, "550 5.7.1 message rejected, SIQ score %d too low", meaning="siq-score-reject: the reputation of client and sender is too bad."
 )
 
-QUERY_CACHE = Counter("siq-query-cache", Group.DATA, "SIQ scores found in the cache.")
-QUERY_MADE = Counter("siq-query-made", Group.DATA, "SIQ scores asked for.")
-COUNT_REJECT = Counter("siq-score-reject", Group.DATA, "Messages refused for their SIQ score.")
-COUNT_DISCARD = Counter("siq-score-discard", Group.DATA, "Messages thrown away for their SIQ score.")
-COUNT_TAG = Counter("siq-score-tag", Group.DATA, "Messages tagged for their SIQ score.")
+QUERY_CACHE = Counter("siq-query-cache", Group.MAIL, "SIQ scores found in the cache.")
+QUERY_MADE = Counter("siq-query-made", Group.MAIL, "SIQ scores asked for.")
+COUNT_REJECT = Counter("siq-score-reject", Group.MAIL, "Messages refused for their SIQ score.")
+COUNT_DISCARD = Counter("siq-score-discard", Group.MAIL, "Messages thrown away for their SIQ score.")
+COUNT_TAG = Counter("siq-score-tag", Group.MAIL, "Messages tagged for their SIQ score.")
 
 REPORT_HEADER = "SIQ-Report"
 MAX_VALUE = 92

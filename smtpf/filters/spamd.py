@@ -110,7 +110,9 @@ JUNK = Reply(693, "550 5.7.1 %s", meaning="The score reached spamd-score-reject.
 STREAM_JUNK = Reply(666, "550 5.7.1 %s", meaning="The score reached spamd-score-reject, with spamd-stream.")
 
 CONNECT = Counter("spamd-connect", Group.MSG, "Connections to spamd.")
-CONNECT_FAILED = Counter("spamd-connect-error", Group.MSG, "Messages that went on unscored because spamd could not be reached.")
+CONNECT_FAILED = Counter(
+    "spamd-connect-error", Group.MSG, "Messages that went on unscored because spamd could not be reached.", since="later"
+)
 REJECT = Counter("spamd-reject", Group.MSG, "Messages that reached spamd-score-reject.")
 TAG = Counter("spamd-tag", Group.MSG, "Messages tagged because spamd calls them spam.")
 SENDER_MARKED = Counter("spamd-sender-marked-spam", Group.MSG, "Messages refused because their sender had marked them as spam.")

@@ -19,19 +19,21 @@ from smtpf.settings.option import Flag, Text, Words
 from smtpf.smtp.session import ClientFlag, MsgFlag, Recipient, Session, SpfResult, Transaction
 from smtpf.stats.counter import Counter, Group
 
-POLICY_WORDS = "softfail-reject|softfail-tag|fail-reject|fail-tag"
+POLICY_WORDS = ("softfail-reject", "softfail-tag", "fail-reject", "fail-tag")
 SPF_MAIL_POLICY = Words(
     "spf-mail-policy",
     "fail-reject",
     "What follows when the sender's domain says that the client may not use it. Tagging wins over refusing. Empty: no check.",
-    choices=POLICY_WORDS,
+    choices="|".join(POLICY_WORDS),
+    words=POLICY_WORDS,
     area="spf",
 )
 SPF_HELO_POLICY = Words(
     "spf-helo-policy",
     "",
     "The same for the domain of the HELO name.",
-    choices=POLICY_WORDS,
+    choices="|".join(POLICY_WORDS),
+    words=POLICY_WORDS,
     area="spf",
 )
 SPF_BEST_GUESS_TXT = Text(

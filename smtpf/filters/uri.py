@@ -59,11 +59,11 @@ IS_IP = Reply(765, 'host is an IP in URL "%s"', with_session=False, meaning="Rea
 BROKEN = Reply(766, 'broken URL "%s": %s', with_session=False, meaning="Reason in #895, of uri-links-policy: the link leads in a circle.")
 NS_REFUSED = Reply(894, "550 5.7.1 rejected URI NS, %s", meaning="A name server of a linked domain is listed in ns-bl or ns-a-bl.")
 
-DOMAIN_BL_HIT = Counter("domain-bl-body", Group.MSG, "Messages with a host found in domain-bl.", since="later")
+DOMAIN_BL_HIT = Counter("domain-bl-body", Group.MSG, "Messages with a host found in domain-bl.")
 URI_BL_HIT = Counter("uri-bl", Group.MSG, "Messages with a host found in uri-bl.")
 URI_DNS_BL_HIT = Counter("uri-dns-bl", Group.MSG, "Messages with a host found in uri-dns-bl.")
 NS_HIT = Counter("ns-bl-body", Group.MSG, "Messages with a host whose name servers were found in ns-bl or ns-a-bl.", since="later")
-IMPLICIT = Counter("uri-implicit", Group.MSG, "Messages with a listed host that stood there without http or the like.")
+IMPLICIT = Counter("uri-implicit", Group.MSG, "Messages with a listed host that stood there without http or the like.", since="later")
 LINKS_HIT = Counter("uri-links-policy", Group.MSG, "Messages with a link that leads in a circle.")
 MAX_TEST = Counter("uri-max-test", Group.MSG, "Messages with more links than uri-max-test.")
 REQUIRE_DOMAIN = Counter("uri-require-domain", Group.MSG, "Messages with a link to a bare IP address.")

@@ -22,18 +22,17 @@ from twisted.python.failure import Failure
 from smtpf.dns.classes import is_unreachable
 from smtpf.dns.domains import is_address
 from smtpf.message.uri import Uri
-from smtpf.settings.option import Number, Text
+from smtpf.settings.option import Number, Policy
 from smtpf.smtp.session import Session
 from smtpf.smtp.tls import OpportunisticClient
 
 if TYPE_CHECKING:
     from smtpf.dns.resolver import Resolver
 
-URI_LINKS_POLICY = Text(
+URI_LINKS_POLICY = Policy(
     "uri-links-policy",
     "none",
     "Follow links to the host at their end, test that too, and do this with messages whose links lead in a circle.",
-    choices="none|reject|discard",
     area="uri",
 )
 HTTP_TIMEOUT = Number("http-timeout", 60, "Longest wait of one web request that follows a link.", choices="seconds", least=1, area="uri")

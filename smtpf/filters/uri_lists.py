@@ -22,7 +22,7 @@ from smtpf.journal.journal import Journal
 from smtpf.journal.message import Message, err, info
 from smtpf.maps.access import AccessMap
 from smtpf.reply import Reply
-from smtpf.settings.option import Flag, Option, Text
+from smtpf.settings.option import Flag, Option, Policy
 from smtpf.settings.store import Settings
 from smtpf.smtp.session import Session
 from smtpf.stats.counter import Counter
@@ -75,11 +75,10 @@ NS_A_BL = DnsListOption(
     since="later",
     area="uri",
 )
-URI_BL_POLICY = Text(
+URI_BL_POLICY = Policy(
     "uri-bl-policy",
     "reject",
     "What becomes of a message with a listed link. With none the lists are not asked; only the first letter counts.",
-    choices="none|reject|discard",
     area="uri",
 )
 URI_SUB_DOMAINS = Flag("uri-sub-domains", False, "Ask uri-bl about the names below the registered domain too.", area="uri")
@@ -145,7 +144,7 @@ class Finding:
     found: Found | None = None
     """The hit in a list, if it is one."""
     reply: Reply = CONTENT_REFUSED
-    policy: Text | None = URI_BL_POLICY
+    policy: Policy | None = URI_BL_POLICY
     """The option that says what becomes of the message; None: it is refused in any case."""
 
 

@@ -89,6 +89,7 @@ class Flag(Option[bool]):
     """On or off: ``+name``, ``-name``. The default is given as a bool."""
 
     kind = "bool"
+    choices: str = "+|-"
 
     def parse(self, text: str) -> bool:
         return flag_level(text) != 0
@@ -152,6 +153,25 @@ class Text(Option[str]):
 
 
 @attrs.frozen(eq=False, kw_only=True)
+class Policy(Text):
+    """One of a few words, of which the first letters are enough; an empty text is none of them."""
+
+    words: tuple[str, ...] = ("none", "reject", "discard")
+    choices: str = attrs.field()
+
+    @choices.default
+    def _choices(self) -> str:
+        return "|".join(self.words)
+
+    def parse(self, text: str) -> str:
+        folded = text.strip().lower()
+        found = [word for word in self.words if folded and word.startswith(folded)]
+        if folded and len(found) != 1:
+            raise OptionError(f"takes one of {self.choices}, not {text!r}")
+        return found[0] if found else ""
+
+
+@attrs.frozen(eq=False, kw_only=True)
 class Words(Option[tuple[str, ...]]):
     """A list; elements stand between ``separators``, empty elements are dropped."""
 
@@ -159,6 +179,8 @@ class Words(Option[tuple[str, ...]]):
     separators: str = ";, "
     words: tuple[str, ...] = ()
     """When given, each element must be one of these."""
+    signs: str = ""
+    """Characters of which one may stand before each of ``words``."""
 
     def parse(self, text: str) -> tuple[str, ...]:
         spaced = text
@@ -167,7 +189,8 @@ class Words(Option[tuple[str, ...]]):
         elements = tuple(element.strip() for element in spaced.split(self.separators[0]) if element.strip())
         if self.words:
             for element in elements:
-                if element.lower() not in self.words:
+                bare = element[1:] if element[0] in self.signs else element
+                if bare.lower() not in self.words:
                     raise OptionError(f"takes a list of {'|'.join(self.words)}, not {element!r}")
         return elements
 

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from smtpf.settings.option import Flag, Level, Number, Text, Words
+import attrs
+
+from smtpf.settings.option import Flag, Level, Number, OptionError, Text, Words
+
+FORCED_ACTIONS = ("temp-fail", "reject", "drop")
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class ForcedAnswer(Text):
+    """An action and the command that it is for, such as ``reject,RCPT``; empty for none."""
+
+    def parse(self, text: str) -> str:
+        action, _, command = text.partition(",")
+        if text and (action.strip().lower() not in FORCED_ACTIONS or not command.strip()):
+            raise OptionError(f"takes {'|'.join(FORCED_ACTIONS)}, a comma and a command, not {text!r}")
+        return text
+
 
 SMTP_COMMAND_TIMEOUT = Number(
     "smtp-command-timeout",
@@ -42,9 +58,9 @@ SMTP_DROP_UNKNOWN = Flag(
     "smtp-drop-unknown", False, "Close the connection on an unknown command of a client that is not trusted.", area="smtp"
 )
 SMTP_ENABLE_ESMTP = Flag("smtp-enable-esmtp", True, "Accept EHLO from everybody; when off only from clients that are known.", area="smtp")
-SMTP_HELO_SCHIZO = Level(
+SMTP_HELO_SCHIZO = Number(
     "smtp-helo-schizo", 1, "A second HELO or EHLO with another name is refused (1), refused and dropped (2), or allowed (0).",
-    choices="0 off|1 reject|2 drop", since="later", area="helo",
+    choices="0 off|1 reject|2 drop", least=0, most=2, since="later", area="helo",
 )  # fmt: skip
 SMTP_REJECT_DELAY = Flag(
     "smtp-reject-delay", False, "Wait before each refusal: 1 second, doubled each time within the session.", area="smtp"
@@ -92,9 +108,7 @@ RFC6531_SMTPUTF8 = Flag(
     since="new",
     area="rfc",
 )
-RFC2920_PIPELINING = Flag(
-    "rfc2920-pipelining", True, "Offer PIPELINING; when off, clients that talk early are refused.", since="later", area="rfc"
-)
+RFC2920_PIPELINING = Flag("rfc2920-pipelining", True, "Offer PIPELINING; when off, clients that talk early are refused.", area="rfc")
 RFC2821_COMMAND_LENGTH = Flag("rfc2821-command-length", False, "Refuse command lines of more than 512 octets.", area="rfc")
 RFC2821_LINE_LENGTH = Level(
     "rfc2821-line-length", "-", "Refuse messages with a line of more than 1000 octets (1), or drop the connection there (2).",
@@ -111,9 +125,9 @@ SMTP_XCLIENT_ENABLE = Flag("smtp-xclient-enable", True, "Offer XCLIENT to localh
 SMTP_XCLIENT_FROM = Words(
     "smtp-xclient-from", "", "Peers beside localhost that may use XCLIENT.", choices="addresses, CIDR", since="later", area="smtp"
 )
-TEST_ON_COMMAND = Text(
+TEST_ON_COMMAND = ForcedAnswer(
     "test-on-command", "", "For tests of other programs: always answer this command with a refusal.",
-    choices="temp-fail|reject|drop, a comma, an SMTP command", runtime=False, area="test",
+    choices="temp-fail|reject|drop, a comma, an SMTP command", area="test",
 )  # fmt: skip
 TEST_PAUSE_AFTER_DOT = Number(
     "test-pause-after-dot", 0, "For tests of other programs: seconds to wait before the reply to the final dot.",

@@ -246,7 +246,7 @@ def test_policy_discard_lets_the_client_believe(name: str, turns: list[Turn], wo
 
 @pytest.mark.parametrize(("name", "turns", "words", "log"), INFECTIONS)
 def test_policy_none_delivers_and_logs(name: str, turns: list[Turn], words: str, log: int, tmp_path: Path) -> None:
-    scanned = Scanned(name, turns, tmp_path, **{f"{name}-policy": "whatever"})
+    scanned = Scanned(name, turns, tmp_path, **{f"{name}-policy": "n"})
     assert scanned.answer == "250 #554" and scanned.delivered
     [entry] = [entry for entry in scanned.talk.entries if entry.message.number == log]
     assert entry.message.level is Level.ERR
