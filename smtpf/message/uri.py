@@ -379,9 +379,18 @@ class UriScanner:
         return end
 
     def _scan(self, text: str) -> Iterator[Uri]:
-        if self._markup and "=" in text:
+        """In the order of the text; a link of a tag in front of the tag's other words."""
+        at = 0
+        if self._markup and ("=" in text or "(" in text):
             for found in _LINK.finditer(text):
+                tag = text.rfind("<", at, found.start())
+                if tag > at:
+                    yield from self._words(text[at:tag])
+                    at = tag
                 yield from self._new(found[1] or found[2] or found[3] or found[4], self._link)
+        yield from self._words(text[at:])
+
+    def _words(self, text: str) -> Iterator[Uri]:
         if "&" in text:
             text = _ENTITY.sub(_entity, text)
         text = text.replace("\r", "")

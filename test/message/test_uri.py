@@ -132,6 +132,7 @@ def test_url_with_an_address_is_shown_decoded() -> None:
         ('<a href="&#104;ttp&#58;//evil.com">x</a>', "evil.com"),
         ('<meta http-equiv=refresh content="0; url=http://evil.com/">', "evil.com"),
         ('<p style="background: url(http://evil.com/x.png)">', "evil.com"),
+        ("<style>body { background-image: url(http://evil.com/x.png) }</style>", "evil.com"),
         ("<form action=http://evil.com/post>", "evil.com"),
         ('<button formaction="http:evil.com">', "evil.com"),
         ("<td background='http://evil.com/'>", "evil.com"),
@@ -140,6 +141,15 @@ def test_url_with_an_address_is_shown_decoded() -> None:
 )
 def test_links_of_html_are_taken_whole(markup: str, expected: str) -> None:
     assert expected in hosts(markup, markup=True)
+
+
+def test_links_and_text_of_html_come_in_their_order() -> None:
+    markup = '<p>one.com <a href="http://two.com/">three.com</a> four.com <img src="http://five.com/"> six.com'
+    wanted = ["one.com", "two.com", "three.com", "four.com", "five.com", "six.com"]
+    assert hosts(markup, markup=True) == wanted
+    scanner = UriScanner(known, True)
+    pieces = [uri.host for letter in markup for uri in scanner.feed(letter)] + [uri.host for uri in scanner.end()]
+    assert pieces == wanted
 
 
 def test_targets_of_redirectors_are_found() -> None:
