@@ -518,7 +518,7 @@ class MimeWalker:
             if found is None or self.parts >= MAX_PARTS:
                 self._give(opened, octets)
                 return
-            self._give(opened, octets[: found.start()])
+            self._give(opened, octets[: found.start() + (octets[found.start()] == 10)])
             name = decode_words(found[1].strip())
             part = Part(self.parts, opened.part.depth + 1, "", {}, "", name, (name,), "x-uuencode", (), HeaderList())
             part = attrs.evolve(part, content_type="application/octet-stream")
