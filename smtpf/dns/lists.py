@@ -241,6 +241,8 @@ class DnsLists:
         if answer.failed:
             self._warn(FAILED, entry, answer.error_text)
             return None
+        if answer.chain:
+            return None  # the records are another name's
         for code in answer.addresses:
             if entry.listed(code):
                 return Listing(entry, subject, code)

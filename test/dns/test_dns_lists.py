@@ -112,6 +112,11 @@ def test_first_list_of_the_option_wins_even_when_it_answers_last() -> None:
     assert outcomes[0].name == "one.example"
 
 
+def test_an_address_of_another_name_lists_nobody() -> None:
+    engine, _, _ = lists("one.example", "9.2.0.192.one.example CNAME parked.example\nparked.example A 127.0.0.2")
+    assert found(engine.address("192.0.2.9")) is None
+
+
 def test_all_lists_share_one_deadline() -> None:
     clock = Clock()
     suffixes = [f"l{n}.example" for n in range(10)]
