@@ -68,18 +68,19 @@ class _Port(DatagramProtocol):
     def startProtocol(self) -> None:
         self.transport.connect(*self._server)
 
-    def send(self, ident: int, sent: _Sent, edns: bool) -> bool:
-        """False when ``ident`` is taken or the system refuses to send."""
-        if ident in self._waiting:
-            return False
+    def send(self, chance: random.Random, sent: _Sent, edns: bool) -> int | None:
+        """The identifier of the query, drawn by ``chance``; None when the system refuses to send."""
+        ident = chance.getrandbits(16)
+        while ident in self._waiting:
+            ident = chance.getrandbits(16)
         self.left -= 1
         try:
             self.transport.write(wire.question(ident, sent.name, sent.rtype, edns))
         except OSError:
             self.retire()
-            return False
+            return None
         self._waiting[ident] = sent
-        return True
+        return ident
 
     def forget(self, ident: int) -> None:
         """The answer to ``ident`` is no longer wanted."""
@@ -204,9 +205,9 @@ class Client:
         """Send by UDP. Returns what forgets the query, None when it could not be sent."""
         if self._sent >= MAX_SENT or self.stopped:
             return None
-        ident = self._chance.getrandbits(16)
         port = self._port(server)
-        if port is None or not port.send(ident, sent, edns):
+        ident = None if port is None else port.send(self._chance, sent, edns)
+        if port is None or ident is None:
             return None
         self._sent += 1
         over = False

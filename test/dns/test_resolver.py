@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import random
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -76,6 +77,19 @@ def test_ids_and_ports_vary(serve: Any, reactor_run: Any) -> None:
     reactor_run(gatherResults([resolver.query(f"h{n}.example", "A") for n in range(40)]))
     assert len({query.id for query in server.seen}) > 30
     assert len({port for _, _, _, port in server.queries}) > 3
+
+
+class FewIds(random.Random):
+    """Draws one of sixteen identifiers, so that many are taken."""
+
+    def getrandbits(self, bits: int) -> int:
+        return super().getrandbits(bits) & 15
+
+
+def test_identifier_that_is_taken_is_drawn_again(serve: Any, reactor_run: Any) -> None:
+    server, resolver = serve(lambda query, tcp: reply(query), chance=FewIds(1))
+    reactor_run(gatherResults([resolver.query(f"h{n}.example", "A") for n in range(40)]), timeout=0.9)
+    assert len(server.seen) == 40
 
 
 @pytest.mark.parametrize(
