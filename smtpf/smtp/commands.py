@@ -50,6 +50,11 @@ class _Rule:
     wrong: dict[State, Reply] = attrs.field(factory=dict)
 
 
+def is_known(talk: Conversation, verb: str) -> bool:
+    """Whether ``verb`` is a command, for whomever."""
+    return verb in _RULES or verb in talk.engine.administration
+
+
 async def run(talk: Conversation, verb: str, argument: str, line: str) -> Verdict | Answer | None:
     """Carry out one command; its reply, or None when it has replied itself."""
     session = talk.session

@@ -23,7 +23,7 @@ from smtpf.message.spool import SAVE_DATA
 from smtpf.pipeline import CONTINUE, Code, Stage, Verdict
 from smtpf.reply import Answer, Reply, render
 from smtpf.settings.process_options import SMTP_LINGER
-from smtpf.smtp import commands, counters, delivery, early_talk, outgoing, replies, summary, utf8
+from smtpf.smtp import commands, counters, delivery, dialogue, early_talk, outgoing, replies, summary, utf8
 from smtpf.smtp import options as opt
 from smtpf.smtp.addresses import is_local, plain_address
 from smtpf.smtp.identifiers import TransactionIds
@@ -229,7 +229,8 @@ class Conversation:
     async def look_up_name(self) -> None:
         """Reverse DNS and the flags that follow from it (1.5)."""
         session = self.session
-        found = await identify(self.engine.resolver, session.address, self.engine.domains, relay=session.relay)
+        engine = self.engine
+        found = await identify(engine.resolver, session.address, engine.domains, relay=session.relay, meanwhile=self._look_ahead)
         flags = session.flags
         for target in found.delegations:
             session.log(PTR_DELEGATION_6 if session.ip.version == 6 else PTR_DELEGATION, session.address, target)
@@ -249,6 +250,15 @@ class Conversation:
             session.count(counters.CLIENT_PTR_REQUIRED_ERROR)
         if found.no_ptr:
             session.count(counters.CLIENT_PTR_REQUIRED)
+
+    def _look_ahead(self, name: str) -> None:
+        """The client says that it is ``name``; whether it is will be known a moment later."""
+        begin = self.engine.look_ahead
+        if begin is not None:
+            waiting.in_background(begin(self.session, name), self._look_ahead_failed)
+
+    def _look_ahead_failed(self, failure: Failure) -> None:
+        self.engine.journal.failure(failure, self.session.sid, "look-ups ahead")
 
     async def greet(self) -> bool:
         """The connect stage, then the banner or what takes its place. False when the session is over."""
@@ -326,6 +336,7 @@ class Conversation:
         if session.command_pause and not session.known and not await self._pause_before(verb):
             return False
         self.last_input = self.engine.reactor.seconds()
+        dialogue.received(session, verb, text, commands.is_known(self, verb))
         outcome = await commands.run(self, verb, argument, text)
         if outcome is not None:
             await self.respond(outcome)
@@ -389,6 +400,7 @@ class Conversation:
                 await self._delay_refusal()
         answer = outgoing.with_words(answer, self._addition(answer))
         answer = outgoing.decorate(session, answer, self.engine.texts.reject, verdict)
+        dialogue.sent(session, answer, verdict.reply is replies.UNKNOWN_COMMAND)
         if self.wire.pending and session.state not in (State.DATA, State.QUIT) and not self._may_talk_early():
             self._note_early_talk()
         timeout = self.command_timeout()

@@ -22,7 +22,7 @@ from smtpf.message.spool import SpoolError
 from smtpf.pipeline import Code, Verdict
 from smtpf.reply import Reply
 from smtpf.settings.option import Flag, Number
-from smtpf.smtp import kept, options, replies
+from smtpf.smtp import dialogue, kept, options, replies
 from smtpf.smtp.client import FailureKind, HopAnswer, HopFailure, HopReply, NextHopProtocol, Read
 from smtpf.smtp.connect import Addresses, connect
 from smtpf.smtp.kept import Reached
@@ -278,6 +278,7 @@ class ForwardConnection:
         self._spoken = True
         protocol.transactions += 1
         answer = await protocol.command(line, self._session.settings[options.SMTP_COMMAND_TIMEOUT])
+        dialogue.with_next_hop(self._session, self.route_key, line, answer)
         if isinstance(answer, HopFailure):
             self._lost(answer)
         return answer
@@ -303,10 +304,14 @@ class ForwardConnection:
         if protocol is None:
             return self._refused(path, HopFailure(FailureKind.READ, "connection closed"), RCPT_TEMPFAIL, RCPT_REJECT)
         timeout = self._session.settings[options.SMTP_COMMAND_TIMEOUT]
-        answer = await protocol.command(b"RCPT TO:<" + path.address.encode() + b">", timeout)
+        line = b"RCPT TO:<" + path.address.encode() + b">"
+        answer = await protocol.command(line, timeout)
+        dialogue.with_next_hop(self._session, self.route_key, line, answer)
         if path.detail and isinstance(answer, HopReply) and not answer.positive:
             self._reached = None
-            answer = await protocol.command(b"RCPT TO:<" + without_detail(path).encode() + b">", timeout)
+            line = b"RCPT TO:<" + without_detail(path).encode() + b">"
+            answer = await protocol.command(line, timeout)
+            dialogue.with_next_hop(self._session, self.route_key, line, answer)
         if answer.positive:
             self.recipients.append(path)
             return None
@@ -356,9 +361,12 @@ class ForwardConnection:
             answer = HopReply(554, ("554 5.6.3 next hop does not take 8-bit content",))
         else:
             answer = await protocol.data(timeout)
+            dialogue.with_next_hop(self._session, self.route_key, b"DATA", answer)
             opened = answer.code == 354
             if opened:
                 answer = await protocol.send_content(head, self._read(spool), timeout, settings[SMTP_DOT_TIMEOUT])
+                if isinstance(answer, HopReply):
+                    self._session.log(dialogue.DOT_ANSWERED, self.route_key, answer.last)
         if isinstance(answer, HopFailure):
             self._lost(answer, content=opened)
         self.outcome = HostOutcome(self, answer, opened)

@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThreadPool
 
 from smtpf.journal.journal import Entry, Journal
+from smtpf.journal.verbose import Verbose
 from smtpf.maps.hosts import Host
 from smtpf.maps.routes import Route, RouteMap
 from smtpf.maps.source import FixedSource, table_of
@@ -51,7 +52,7 @@ class Desk:
     ) -> None:
         self.reactor = reactor
         self.entries: list[Entry] = []
-        self.journal = Journal(self.entries.append)
+        self.journal = Journal(self.entries.append, Verbose("info,warn,tls"))
         self.settings = Settings.of(options or {})
         self.stats = Statistics(Clock())
         self.stats.counting = True
