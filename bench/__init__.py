@@ -1,5 +1,6 @@
 """What smtpf costs: speed, processor time, memory and latency on one machine, each next to the same mail without it.
 
 ``python -m bench`` (or ``bench/run``) measures, ``python -m bench.soak`` proves that nothing is lost or doubled under a bad
-next hop. Figures and how to read them: ``docs/performance.md``.
+next hop, ``python -m bench.corpus`` that real mail passes unchanged with every parser on. Figures and how to read them:
+``docs/performance.md``.
 """

@@ -63,8 +63,8 @@ GROUPS = (
     Group("DNS: SPF and a list of clients", ("+spf-received-spf-headers", "dns-bl=bl.example")),
     Group("grey-list cache", _GREY, twice=True),
     Group("20 kB of parts, nothing on", content=PARTS),
-    Group("20 kB of parts, MIME walk, URIs, attachments", ("uri-bl=uribl.example", "deny-content-type=application/x-dosexec",
-          "deny-content-name=*.exe", "uri-max-test=50"), content=PARTS),
+    Group("20 kB of parts, MIME walk, URIs, attachments", ("uri-bl=uribl.example", "uri-max-test=50", "+deny-content",
+          "deny-content-type=application/x-dosexec", "deny-content-name=*.exe"), content=PARTS),
 )  # fmt: skip
 
 
