@@ -526,6 +526,9 @@ class Cluster:
     def _applied(self, applied: list[Applied]) -> list[Applied]:
         stored = [outcome.stored for outcome in applied if outcome.stored is not None]
         self._cache.absorb(stored)
+        for outcome in applied:
+            if outcome.to_tell and outcome.stored is not None:
+                self._tell_all(Item(outcome.stored, True))
         self._stats.add(ACCEPTED, len(stored))
         self._stats.add(CORRECTED, sum(outcome.ruling is Ruling.CORRECTED for outcome in applied))
         return applied
@@ -586,8 +589,11 @@ class Cluster:
                 item = Item(change.record, change.forced)
             else:
                 continue
-            for link in list(self._primary.values()):
-                link.offer(item)
+            self._tell_all(item)
+
+    def _tell_all(self, item: Item) -> None:
+        for link in list(self._primary.values()):
+            link.offer(item)
 
     async def _first_contact(self, link: Link) -> None:
         """A node that was alone for longer than removals are remembered must not bring back what others removed."""

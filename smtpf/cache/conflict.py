@@ -34,18 +34,33 @@ def same(one: Record, other: Record) -> bool:
     return (one.value, one.h, one.c, one.t, one.e, one.x) == (other.value, other.h, other.c, other.t, other.e, other.x)
 
 
-def judge(local: Record | None, received: Record, now: int, *, forced: bool = False) -> Ruling:
-    """What becomes of ``received`` where ``local`` (tombstones included) is. The first line that decides, decides."""
+def judge(local: Record | None, received: Record, now: int, *, forced: bool = False, override: Record | None = None) -> Ruling:
+    """What becomes of ``received`` where ``local`` (tombstones included) is. The first line that decides, decides.
+
+    ``forced``: an operator's record. ``override`` is the last such record known of this key.
+    """
     if received.e <= now and not received.x:
         return Ruling.IGNORED
     if local is not None and same(local, received):
         return Ruling.IGNORED
-    if forced or local is None or local.e <= now:
+    if local is None or local.e <= now:
         return Ruling.ACCEPTED
+    if forced:
+        return _won(override is None or not outranks(override, received))
     if received.x != local.x:
         # Both ends must come to the same answer: a record put after the removal lives, by whichever side it is judged.
         return _won(received.t >= local.t if received.x else received.t > local.t)
     return _won(_better(received, local))
+
+
+def outranks(one: Record, other: Record) -> bool:
+    """Of two records set by hand: whether ``one`` is to be kept. The later one, else that of the larger value."""
+    return _rank_by_hand(one) > _rank_by_hand(other)
+
+
+def _rank_by_hand(record: Record) -> tuple[int, bytes, int, int, int, bool]:
+    # All that travels is in it: only equal records have equal ranks.
+    return record.t, encoded(record.value), record.h, record.e, -record.c, record.x
 
 
 def _won(received: bool) -> Ruling:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from smtpf.cache import schema
+from smtpf.cache.overrides import Overrides
 from smtpf.cache.records import TOMBSTONE_LIFE, Record, decoded, encoded
 
 BUSY_SECONDS = 15.0
@@ -82,6 +83,7 @@ class Database:
         """Node id, 32 hex digits, made once and kept as long as the file lives."""
         self.epoch = 0
         """Changes whenever the file is made anew: change numbers of another epoch mean nothing."""
+        self.overrides = Overrides()
         self._synchronous = synchronous
         self._busy_seconds = busy_seconds
         self._random = random_bytes
@@ -196,15 +198,22 @@ class Database:
         self._next = number + 1
         return Record(record.key, record.value, record.h, record.c, record.t, record.e, record.o, record.x, number)
 
-    def put(self, key: str, value: str, now: int, e: int) -> Record:
-        """Write a local change: one version more, made now unless a living record is there."""
-        return self.write(successor(self.read(key), key, value, now, e, self.node))
+    def put(self, key: str, value: str, now: int, e: int, *, forced: bool = False) -> Record:
+        """Write a local change: one version more, made now unless a living record is there. ``forced``: by an operator."""
+        record = successor(self.read(key), key, value, now, e, self.node)
+        return self._override(record) if forced else self.write(record)
 
-    def remove(self, key: str, now: int) -> tuple[Record | None, Record]:
+    def remove(self, key: str, now: int, *, forced: bool = False) -> tuple[Record | None, Record]:
         """Replace the row by a tombstone. Returns the living record that was there, and the tombstone."""
         old = self.read(key)
-        tombstone = self.write(buried(old, key, now, self.node))
+        record = buried(old, key, now, self.node)
+        tombstone = self._override(record) if forced else self.write(record)
         return (old if old is not None and old.alive(now) else None), tombstone
+
+    def _override(self, record: Record) -> Record:
+        stored = self.write(self.overrides.stamped(record))
+        self.overrides.remember(stored)
+        return stored
 
     def increment(self, key: str, amount: int, now: int, window: int) -> Record:
         """Add to a counter. Its end stays until the window is over; then it starts again at ``amount``."""
@@ -226,7 +235,8 @@ class Database:
 def successor(old: Record | None, key: str, value: str, now: int, e: int, node: str) -> Record:
     """What a local put makes of ``old`` (spec chapter operations, 1.4: creation time is kept while the record lives)."""
     if old is not None and old.alive(now):
-        return Record(key, value, old.h + 1, old.c, now, e, node)
+        # Never put earlier than before, or a removal between the two would win over the later one only.
+        return Record(key, value, old.h + 1, old.c, max(now, old.t), e, node)
     # Made in the same second as a removal, it must still count as made after it.
     made = max(now, old.t + 1) if old is not None and old.x else now
     return Record(key, value, 1, made, made, e, node)

@@ -415,11 +415,11 @@ class Link(amp.AMP):
                 if outcome.better is not None:
                     octets += size_of(outcome.better)
                     if octets <= PAGE_OCTETS:
-                        result |= box_of(outcome.better)
+                        result |= box_of(outcome.better, outcome.forced)
                     else:
                         # The answer has no room for it: it travels as a Put of our own.
                         result["s"] = Ruling.IGNORED.value.encode("ascii")
-                        self.offer(Item(outcome.better))
+                        self.offer(Item(outcome.better, outcome.forced))
             results.append(result)
         return {"results": results}
 

@@ -28,28 +28,30 @@ class Read:
 
 @attrs.frozen
 class Put:
-    """Gives the record as stored. Times are Unix seconds."""
+    """Gives the record as stored. Times are Unix seconds. ``forced``: by an operator."""
 
     key: str
     value: str
     now: int
     e: int
+    forced: bool = False
     writes = True
 
     def on(self, database: Database) -> Record:
-        return database.put(self.key, self.value, self.now, self.e)
+        return database.put(self.key, self.value, self.now, self.e, forced=self.forced)
 
 
 @attrs.frozen
 class Remove:
-    """Gives the living record that was there, or None, and the tombstone."""
+    """Gives the living record that was there, or None, and the tombstone. ``forced``: by an operator."""
 
     key: str
     now: int
+    forced: bool = False
     writes = True
 
     def on(self, database: Database) -> tuple[Record | None, Record]:
-        return database.remove(self.key, self.now)
+        return database.remove(self.key, self.now, forced=self.forced)
 
 
 @attrs.frozen

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from smtpf.cache.conflict import SAME_WINDOW, Ruling, judge
+from smtpf.cache.conflict import SAME_WINDOW, Ruling, judge, same
 from smtpf.cache.database import COLUMNS, Database, counted, record_of
 from smtpf.cache.records import Record, encoded
 
@@ -38,6 +38,10 @@ class Applied:
     ruling: Ruling
     stored: Record | None = None
     better: Record | None = None
+    forced: bool = False
+    """The better row is an operator's."""
+    to_tell: bool = False
+    """It took the place of a row of our own that others may hear of only now: they must hear of it again, behind that row."""
 
 
 @attrs.frozen
@@ -69,10 +73,17 @@ def apply(database: Database, received: Sequence[Received], now: int) -> list[Ap
 
 def _apply_one(database: Database, item: Received, now: int) -> Applied:
     local = database.read(item.record.key)
-    ruling = judge(local, item.record, now, forced=item.forced)
+    override = database.overrides.get(item.record.key)
+    ruling = judge(local, item.record, now, forced=item.forced, override=override)
+    if item.forced and ruling is not Ruling.CORRECTED:
+        database.overrides.remember(item.record)
     if ruling is Ruling.ACCEPTED:
-        return Applied(ruling, stored=database.write(item.record))
-    return Applied(ruling, better=local if ruling is Ruling.CORRECTED else None)
+        ours = item.forced and local is not None and local.o == database.node
+        crossed = ours and judge(local, item.record, now) is Ruling.CORRECTED
+        return Applied(ruling, stored=database.write(item.record), to_tell=crossed)
+    if ruling is Ruling.IGNORED or local is None:
+        return Applied(ruling)
+    return Applied(ruling, better=local, forced=override is not None and same(local, override))
 
 
 def add(database: Database, key: str, delta: int, e: int, origin: str, now: int) -> tuple[int, Record | None]:

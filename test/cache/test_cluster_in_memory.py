@@ -261,6 +261,7 @@ def test_connections_from_one_address_are_taken_once_a_second(world: Callable[[i
 
 def test_busy_peer_is_tried_five_times_and_then_resynced(world: Callable[[int], World]) -> None:
     two = world(2)
+    two.settle()
     one, other = two.nodes
     asked: list[float] = []
     received = other.cluster.received
@@ -380,6 +381,87 @@ def test_second_node_with_the_same_id_is_refused(world: Callable[[int], World], 
     three.go(5)
     assert one.cluster.peers == (other.cache.node,)
     assert any(f"DuplicateNode {other.cache.node}" in entry.text for entry in one.lines)
+
+
+def test_what_two_operators_put_at_once_is_the_same_everywhere(world: Callable[[int], World]) -> None:
+    three = world(3)
+    three.settle()
+    first, second, third = three.nodes
+    for value, other in (("5 one", "2 other"), ("2 one", "5 other")):
+        first.cache.write("grey:k", value)
+        second.cache.write("grey:k", other)
+        three.go(2)
+        assert first.rows() == second.rows() == third.rows()
+        assert first.rows()[0][1].startswith(b"5")
+    first.cache.write("grey:k", "5")
+    second.cache.remove("grey:k")
+    three.go(2)
+    assert first.rows() == second.rows() == third.rows()
+
+
+def test_what_an_operator_puts_again_in_the_same_second_counts_everywhere(world: Callable[[int], World]) -> None:
+    two = world(2)
+    two.settle()
+    one, other = two.nodes
+    for value in ("5", "2", "0"):
+        one.cache.write("grey:k", value)
+        two.go(0)
+    assert one.rows() == other.rows()
+    assert one.rows()[0][1] == b"0"
+    other.cache.remove("grey:k")
+    two.go(0)
+    assert one.rows() == other.rows()
+    assert one.rows()[0][-1]
+
+
+def test_what_an_operator_puts_wins_over_what_a_filter_puts_elsewhere_at_the_same_time(world: Callable[[int], World]) -> None:
+    three = world(3)
+    three.settle()
+    first, second, third = three.nodes
+    for number in range(3):
+        second.cache.put("grey:k", f"4 {number}")
+    first.cache.write("grey:k", "2 by hand")
+    three.go(2)
+    assert first.rows() == second.rows() == third.rows()
+    assert first.rows()[0][1] == b"2 by hand"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_operators_at_once_on_all_nodes_leave_equal_rows(world: Callable[[int], World], seed: int) -> None:
+    random = Random(seed)
+    three = world(3)
+    three.settle()
+    for number in range(40):
+        for _ in range(random.randrange(5)):
+            cache = random.choice(three.nodes).cache
+            if random.random() < 0.3:
+                cache.remove("grey:k")
+            else:
+                cache.write("grey:k", f"{random.choice('025')} {number}")
+        three.go(random.choice([0.5, 2, 70]))
+        first, second, third = (node.rows() for node in three.nodes)
+        assert first == second == third
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_operator_here_and_filters_there_leave_equal_rows(world: Callable[[int], World], seed: int) -> None:
+    random = Random(seed)
+    three = world(3)
+    three.settle()
+    for number in range(40):
+        here, there, _ = random.sample(three.nodes, 3)
+        deeds = [there] * random.randrange(3) + [here] * random.randrange(2)
+        random.shuffle(deeds)
+        for place, node in enumerate(deeds):
+            if node is there:
+                node.cache.put("grey:k", f"{random.choice('045')} {number}.{place}")
+            elif random.random() < 0.3:
+                node.cache.remove("grey:k")
+            else:
+                node.cache.write("grey:k", f"{random.choice('025')} {number}.{place}")
+        three.go(random.choice([0.5, 2, 70]))
+        first, second, third = (node.rows() for node in three.nodes)
+        assert first == second == third
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -55,6 +55,17 @@ def test_an_operators_record_wins_over_an_older_one_and_a_tombstone() -> None:
     assert judge(live("5", 1, 1700), live("5", 1, 1700), NOW, forced=True) is Ruling.IGNORED
 
 
+def test_of_two_operators_records_the_later_one_stays_else_that_of_the_larger_value() -> None:
+    early, late, larger = live("5", 9, 1000, 1700), live("0", 1, 1200, 1701), live("2", 1, 1200, 1701)
+    assert judge(early, late, NOW, forced=True, override=early) is Ruling.ACCEPTED
+    assert judge(late, early, NOW, forced=True, override=late) is Ruling.CORRECTED
+    assert judge(late, larger, NOW, forced=True, override=late) is Ruling.ACCEPTED
+    assert judge(larger, late, NOW, forced=True, override=larger) is Ruling.CORRECTED
+    since = attrs.evolve(late, value="4", h=2, t=1900)
+    assert judge(since, early, NOW, forced=True, override=late) is Ruling.CORRECTED
+    assert judge(None, early, NOW, forced=True, override=late) is Ruling.ACCEPTED
+
+
 def test_counters_of_one_window_merge_by_the_larger_number() -> None:
     few = live("3", 9, 1000, e=3000, key="msg-limit:192.0.2.1")
     many = live("10", 2, 1000, e=3004, key="msg-limit:192.0.2.1")
