@@ -81,6 +81,7 @@ class Activity:
         host = self._hosts.get(ip)
         if host is None:
             host = self._hosts[ip] = _Host(tick)
+            host.last = tick * TICK
             if len(self._hosts) > HOSTS:
                 self._hosts.popitem(last=False)
         self._hosts.move_to_end(ip)

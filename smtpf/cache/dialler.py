@@ -1,5 +1,7 @@
 """Keeps trying to be connected to one address: at once, then after pauses that double, with a little chance in them.
 
+A node that was connected a moment ago is mostly back soon, so in the first minute of its absence the pauses stay short.
+
 Source: spec chapter operations, 2.10.2 and 2.10.8.
 """
 
@@ -15,6 +17,8 @@ from smtpf.cache.peers import Member
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds."""
+RECENT_SECONDS, RECENT_PAUSE = 60.0, 2.0
+"""For so long after a connection was lost pauses are no longer than this."""
 SPREAD = 0.2
 """Share by which a pause may be shorter or longer, so that nodes do not move in step."""
 
@@ -45,6 +49,8 @@ class Dialler:
         self._wanted = wanted
         self._gave_up = gave_up
         self._pause = FIRST_PAUSE
+        self._was_up = False
+        self._recent_until = 0.0
         self._timer: IDelayedCall | None = None
         self._busy = False
         self._stopped = False
@@ -60,6 +66,7 @@ class Dialler:
         """The connection is good."""
         self.node = node
         self._pause = FIRST_PAUSE
+        self._was_up = True
 
     def retry(self) -> None:
         """The connection ended, or none came about."""
@@ -71,13 +78,18 @@ class Dialler:
             self._gave_up(self)
             return
         self._cancel()
+        if self._was_up:
+            self._was_up = False
+            self._recent_until = self._clock.seconds() + RECENT_SECONDS
         self._timer = self._clock.callLater(self._pause * self._random.uniform(1 - SPREAD, 1 + SPREAD), self._attempt)
-        self._pause = min(LONGEST_PAUSE, self._pause * 2)
+        recent = self._clock.seconds() < self._recent_until
+        self._pause = min(RECENT_PAUSE if recent else LONGEST_PAUSE, self._pause * 2)
 
     def wake(self) -> None:
         """The node at this address is connected no longer: do not sit out a long pause."""
         if not self._busy and not self._stopped and not self.ourselves:
             self._pause = FIRST_PAUSE
+            self._was_up = True
             self.retry()
 
     def _cancel(self) -> None:

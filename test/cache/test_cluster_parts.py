@@ -387,6 +387,34 @@ def test_pauses_double_to_a_minute_and_begin_anew_after_success() -> None:
     assert len(attempts) == count + 1
 
 
+def test_pauses_stay_short_in_the_first_minute_after_a_connection_was_lost() -> None:
+    clock = Clock()
+    attempts: list[float] = []
+
+    async def connect(dialler: Dialler) -> None:
+        attempts.append(clock.seconds())
+        if len(attempts) > 1:
+            raise OSError
+
+    dialler = Dialler(Member("a", "192.0.2.1", 1), clock, Random(1), connect, lambda dialler: True)
+    dialler.start()
+    dialler.up(THEIRS)
+    dialler.retry()
+    clock.pump([0.1] * 3000)
+    pauses = [after - before for before, after in itertools.pairwise(attempts)]
+    assert all(pause <= 2.6 for pause, begun in zip(pauses, attempts, strict=False) if begun < 55)
+    assert len([begun for begun in attempts if begun < 60]) > 20
+    assert max(pauses[-2:]) >= 48
+    dialler.stop()
+
+
+def test_a_host_that_was_noted_and_never_heard_has_a_sensible_age() -> None:
+    activity = Activity()
+    activity.note("192.0.2.1", 1_000_000.0, node="n")
+    (row,) = activity.rows(1_000_060.0)
+    assert 60 <= row.age <= 66
+
+
 def test_table_counts_boxes_a_minute_and_is_bounded() -> None:
     activity = Activity()
     for second in range(120):
