@@ -31,7 +31,7 @@ TRY_TIMEOUTS = (2.0, 3.0, 5.0, 8.0, 13.0, 21.0)
 """Seconds to wait at each repetition; the last one goes on."""
 PAUSE_WHEN_REFUSED = 1.0
 """Seconds before the second and last attempt when no server could be reached at all."""
-MAX_SENT = 2000
+MAX_SENT = 20_000
 """Queries waiting for an answer on the wire."""
 
 

@@ -30,7 +30,7 @@ MAX_CACHED = 20_000
 """Answers kept; the least recently used one goes first."""
 FAILURE_TTL = 5
 """Seconds for which a failure, or a negative answer without SOA, is kept, lest a broken zone be asked at each command (RFC 9520)."""
-MAX_UNDER_WAY = 1000
+MAX_UNDER_WAY = 10_000
 """Different questions under way; one more is answered as timed out at once."""
 
 
