@@ -19,6 +19,7 @@ from smtpf.dns.resolver import Resolver
 from smtpf.filters import order
 from smtpf.filters.building import Materials, filters_of
 from smtpf.filters.click import Click
+from smtpf.filters.dns_list import ClientLists
 from smtpf.filters.extension import extensions
 from smtpf.filters.grey import Grey
 from smtpf.journal.stream import FileTarget
@@ -127,13 +128,14 @@ class Serving:
         self.filters += further
         grey = next(each for each in self.filters if isinstance(each, Grey))
         click = next(each for each in self.filters if isinstance(each, Click))
+        lists = next(each for each in self.filters if isinstance(each, ClientLists))
         self.engine = Engine(
             reactor=reactor, settings=self._settings, journal=journal, stats=self._stats, rng=rng, now=time.time,
             pipeline=Pipeline(order.bind(self.filters, further)), routes=routes, resolver=resolver, domains=domains, forwarder=forwarder,
             ids=SessionIds(os.getpid()), call_ahead=CallAhead(forwarder, cache), dsn=DsnSender(submitter, resolver, journal, time.time),
             auth_proxy=AuthProxy(routes, forwarder), queue_request=QueueRequest(routes, forwarder), tls=tls, in_thread=self._in_thread,
-            route_counts=self._route_counts, passed_grey_list=grey.has_passed, addition=click.addition, host_name=self._host_name,
-            descriptor_limit=self._descriptors, texts=read_texts(settings, journal),
+            route_counts=self._route_counts, passed_grey_list=grey.has_passed, look_ahead=lists.begin, addition=click.addition,
+            host_name=self._host_name, descriptor_limit=self._descriptors, texts=read_texts(settings, journal),
         )  # fmt: skip
         return self.engine
 

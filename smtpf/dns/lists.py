@@ -198,6 +198,12 @@ class DnsLists:
         """The first list, in the order of the option, that holds the domain name or digest ``name``."""
         return self._search(plain_name(name), TEST_NAME, timeout)
 
+    def begin(self, address: str | IPv4Address | IPv6Address) -> None:
+        """Ask about ``address`` without waiting: who asks a moment later shares what is under way."""
+        subject = reversed_address(address)
+        for entry in self._lists:
+            self._ask(subject, entry, None)
+
     def _search(self, subject: str, test: str, timeout: float | None) -> MaybeFound:
         """All lists are asked at once, and each has ``timeout`` seconds from now."""
         if subject == test:

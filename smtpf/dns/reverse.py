@@ -5,12 +5,13 @@ Asked once for each connection, before the banner. Source: spec chapters session
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 import attrs
 
-from smtpf.dns.answer import Status
+from smtpf.dns.answer import Answer, Status
 from smtpf.dns.classes import is_lan, is_local
 from smtpf.dns.domains import Domains, is_host_name
 from smtpf.dns.ip_in_name import ip_in_name
@@ -47,11 +48,18 @@ def reverse_name(address: str | IPv4Address | IPv6Address) -> str:
 
 
 async def identify(
-    resolver: Resolver, address: str, domains: Domains | None = None, *, relay: bool = False, timeout: float | None = None
+    resolver: Resolver,
+    address: str,
+    domains: Domains | None = None,
+    *,
+    relay: bool = False,
+    timeout: float | None = None,
+    meanwhile: Callable[[str], None] | None = None,
 ) -> ClientName:
     """The client's name and flags. ``timeout`` seconds bound all look-ups together; no failure is an exception.
 
-    ``domains`` tells public suffixes apart; without it only a bare top-level domain counts as one.
+    ``domains`` tells public suffixes apart; without it only a bare top-level domain counts as one. ``meanwhile`` is called with the
+    name when its confirmation must be waited for, so that further look-ups can be begun beside it.
     """
     ip = ip_address(address)
     if is_local(ip):
@@ -67,17 +75,23 @@ async def identify(
     name = names[0]
     return ClientName(
         name,
-        forged=suspected and not await _confirmed(resolver, name, ip, deadline - resolver.seconds()),
+        forged=suspected and not await _confirmed(resolver, name, ip, deadline - resolver.seconds(), meanwhile),
         ptr_multidomain=_several_domains(domains, names),
         ip_in_ptr=not relay and ip_in_name(name, ip) != 0,
         delegations=delegations,
     )
 
 
-async def _confirmed(resolver: Resolver, name: str, ip: IPv4Address | IPv6Address, left: float) -> bool:
+async def _confirmed(
+    resolver: Resolver, name: str, ip: IPv4Address | IPv6Address, left: float, meanwhile: Callable[[str], None] | None
+) -> bool:
     if left <= 0:
         return False
-    answer = await resolver.lookup(name, "A" if ip.version == 4 else "AAAA", left)
+    answer = resolver.query(name, "A" if ip.version == 4 else "AAAA", left)
+    if not isinstance(answer, Answer):
+        if meanwhile is not None:
+            meanwhile(name)
+        answer = await answer
     return answer.status is Status.OK and str(ip) in answer.addresses[:MAX_TARGETS]
 
 

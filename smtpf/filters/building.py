@@ -109,7 +109,7 @@ def filters_of(parts: Materials) -> list[Filter]:
     uri_lists = UriLists(parts.resolver, parts.domains, parts.access, parts.journal)
     return [
         Access(parts.access, parts.domains),
-        ClientLists(parts.resolver, parts.journal),
+        ClientLists(parts.resolver, parts.access, parts.routes, parts.journal),
         ClientPtr(),
         Concurrent(parts.access, SessionsPresent()),
         Helo(parts.resolver, parts.routes),

@@ -1,7 +1,8 @@
 """DNS lists of client addresses: ``dns-wl`` white-lists, ``dns-gl`` lets by the tests before content, ``dns-bl`` refuses.
 
-Asked behind the access map, whose ``Connect:`` entry wins. All lists of one option are asked at the same time; a list that
-does not answer lists nobody. ``dns-bl-headers`` looks addresses up that stand in header fields, such as those of webmail users.
+Asked behind the access map, whose ``Connect:`` entry wins. All lists of one option are asked at the same time, and while the
+client's name is being confirmed; a list that does not answer lists nobody. ``dns-bl-headers`` looks addresses up that stand in
+header fields, such as those of webmail users.
 Source: spec chapter filters-envelope, 5 and 18.
 """
 
@@ -17,9 +18,12 @@ from twisted.internet.defer import Deferred, ensureDeferred
 
 from smtpf.dns.classes import is_lan, is_restricted
 from smtpf.dns.lists import DnsListOption, DnsLists, Listing, MaybeFound, parse_lists
+from smtpf.filters.access import CONNECT_TAG
 from smtpf.filters.idle_retest import IDLE_RETEST_FOUND
 from smtpf.journal.journal import Journal
 from smtpf.journal.message import Message, info
+from smtpf.maps.access import AccessMap
+from smtpf.maps.routes import Route, RouteMap
 from smtpf.message.header import HeaderList
 from smtpf.pipeline import Filter, MaybeVerdict, Verdict, accept, drop, grey, reject
 from smtpf.reply import Reply
@@ -105,8 +109,10 @@ class _Known:
 class ClientLists(Filter):
     """Asks the three options' lists about clients, and the black lists about addresses in headers."""
 
-    def __init__(self, resolver: Resolver, journal: Journal) -> None:
+    def __init__(self, resolver: Resolver, access: AccessMap, routes: RouteMap, journal: Journal) -> None:
         self._resolver = resolver
+        self._access = access
+        self._routes = routes
         self._journal = journal
         self._white = self._grey = self._black = DnsLists(resolver, (), journal.write)
 
@@ -117,6 +123,22 @@ class ClientLists(Filter):
         )
 
     # The client
+
+    async def begin(self, session: Session, name: str) -> None:
+        """Ask beside the confirmation of the client's ``name`` what connect will want to know: only what it will really ask for."""
+        black = bool(self._black) and not session.usual_suspect
+        if not (self._white or self._grey or black):
+            return
+        hit = await self._access.lookup_client(CONNECT_TAG, name, session.address, session.sid)
+        if hit is not None:
+            return
+        self._white.begin(session.ip)
+        self._grey.begin(session.ip)
+        if not black or self._white or self._grey:
+            return
+        route = await self._routes.for_client_name(name)
+        if not isinstance(route, Route) or not route.relay:
+            self._black.begin(session.ip)
 
     def white(self, session: Session) -> MaybeVerdict:
         """dns-wl, asked about every client that Connect: does not know."""

@@ -6,7 +6,7 @@ The composition root fills this in once; nothing here is global.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -72,6 +72,8 @@ class Engine:
     tls: TlsContexts | None = None
     passed_grey_list: Callable[[Session], Awaitable[bool]] | None = None
     """Asks whether the client has passed grey-listing before."""
+    look_ahead: Callable[[Session, str], Coroutine[Any, Any, None]] | None = None
+    """Begins look-ups about the client that can go on while its name is being confirmed."""
     addition: Callable[[Session, Transaction, Recipient | None], str] | None = None
     """Further words for a permanent refusal within a transaction: how the sender can white-list himself."""
     administration: Mapping[str, Command] = attrs.field(factory=dict)

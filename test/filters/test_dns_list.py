@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from smtpf.filters import dns_list
@@ -159,3 +161,29 @@ def test_a_listed_address_in_a_named_header_refuses_the_message() -> None:
     client.say("MAIL FROM:<joe@example.org>")
     client.say("RCPT TO:<ann@example.com>")
     assert codes(client.message("Subject: x\r\nX-Other: 45.76.10.9\r\n\r\nbody\r\n")) == ["250 #554"]
+
+
+NAMED = "9.2.0.192.in-addr.arpa PTR mail.kestrel.net\nmail.kestrel.net A 192.0.2.9\nmail.kestrel.net A DELAY 9\n"
+ASKED = ("9.2.0.192.bl.lists.net", "A")
+
+
+@pytest.mark.parametrize(
+    ("options", "access", "route", "asked"),
+    [
+        ({DNS_BL: "bl.lists.net"}, "", "", True),
+        ({DNS_WL: "bl.lists.net"}, "", "route:192.0.2.9 RELAY\n", True),
+        ({DNS_BL: "bl.lists.net"}, "", "route:192.0.2.9 RELAY\n", False),
+        ({DNS_BL: "bl.lists.net"}, "", "route:kestrel.net RELAY\n", False),
+        ({DNS_BL: "bl.lists.net"}, "connect:kestrel.net OK\n", "", False),
+        ({DNS_BL: "bl.lists.net", DNS_GL: "gl.lists.net"}, "", "", False),
+        ({}, "", "", False),
+    ],
+)
+def test_lists_are_asked_beside_the_confirmation_of_the_name(options: dict[Any, str], access: str, route: str, asked: bool) -> None:
+    talk = Talk(options, access=access, route=ROUTE + route, zone=NAMED)
+    client = talk.connect("192.0.2.9")
+    assert client.banner == []
+    assert (ASKED in talk.resolver.asked) is asked
+    talk.net.advance(9)
+    talk.net.pump()
+    assert talk.resolver.asked.count(ASKED) <= 2

@@ -21,6 +21,7 @@ from smtpf.dns.domains import TLD_LEVEL_ONE_FILE, TLD_LEVEL_TWO_FILE, Domains
 from smtpf.filters import order
 from smtpf.filters.building import Materials, filters_of
 from smtpf.filters.click import Click
+from smtpf.filters.dns_list import ClientLists
 from smtpf.journal.journal import Entry, Journal
 from smtpf.journal.verbose import Verbose
 from smtpf.maps.access import AccessMap
@@ -127,6 +128,7 @@ class Talk:
             dsn=DsnSender(Submitter(self.route_map, forwarder), self.resolver, self.journal, self.now),
             queue_request=QueueRequest(self.route_map, forwarder), host_name=OURS, descriptor_limit=1_000_000,
             addition=next(each.addition for each in self.filters if isinstance(each, Click)),
+            look_ahead=next(each.begin for each in self.filters if isinstance(each, ClientLists)),
             texts=read_texts(settings, self.journal), now=self.now,
         )  # fmt: skip
         self.reception = Reception(self.engine, lambda seconds: None, lambda: None)
