@@ -41,7 +41,7 @@ from smtpf.cache.peers import (
 )
 from smtpf.cache.records import TOMBSTONE_LIFE
 from smtpf.cache.replica import Applied, Page, Position, Received
-from smtpf.cache.resync import resync
+from smtpf.cache.resync import Tally, resync
 from smtpf.cache.signing import SHORTEST_SECRET
 from smtpf.cache.store import CacheError, Change, FileCache
 from smtpf.journal.message import err, info, warn
@@ -621,6 +621,41 @@ class Cluster:
             self._syncing.pop(link, None)
 
     async def _resync_once(self, link: Link) -> None:
+        assert link.peer is not None
+        try:
+            tally = await self._read(link)
+        except (Busy, CacheError) as error:
+            link.abort(f"resync: {error}")
+            return
+        except Exception:
+            if link.ready:
+                raise
+            return
+        self._journal.write(SYNCED, link.peer.name, tally.records, tally.accepted, tally.corrected)
+
+    async def _keep_up(self, link: Link) -> None:
+        """Read on from where reading stopped, though most of it was told already.
+
+        So a resync after an interruption has a minute to read and not everything since the last one, and touches that were not
+        worth telling arrive.
+        """
+        if link in self._syncing:
+            return
+        self._syncing[link] = False
+        try:
+            await self._read(link)
+        except (Busy, CacheError):
+            pass
+        except Exception:
+            if link.ready:
+                raise
+        finally:
+            asked_for = self._syncing.pop(link)
+        if asked_for:
+            await self._resync(link)
+
+    async def _read(self, link: Link) -> Tally:
+        """All changes of the peer after those read last. Raises Busy, CacheError, or what ended the connection."""
         peer = link.peer
         assert peer is not None
 
@@ -629,17 +664,8 @@ class Cluster:
             self._reached[peer.node] = reached
             await self._cache.in_thread(lambda database: replica.remember(database, peer.node, peer.name, reached, now))
 
-        try:
-            reached = await self._cache.in_thread(lambda database: replica.position(database, peer.node), writes=False)
-            tally = await resync(link, reached, peer.epoch, apply=self.received, remember=remember, pause=self._second)
-        except (Busy, CacheError) as error:
-            link.abort(f"resync: {error}")
-            return
-        except Exception:
-            if link.ready:
-                raise
-            return
-        self._journal.write(SYNCED, peer.name, tally.records, tally.accepted, tally.corrected)
+        reached = await self._cache.in_thread(lambda database: replica.position(database, peer.node), writes=False)
+        return await resync(link, reached, peer.epoch, apply=self.received, remember=remember, pause=self._second)
 
     async def _second(self) -> None:
         passed: Deferred[None] = Deferred()
@@ -651,6 +677,7 @@ class Cluster:
         load = attrs.asdict(self._load())
         for link in list(self._primary.values()):
             link.tell(**load)
+            self._background(self._keep_up(link))
         if self._cache.epoch != self._epoch:
             # The cache file was replaced: everything is to be read again.
             self._epoch = self._cache.epoch

@@ -17,7 +17,7 @@ from smtpf.cache.peers import Member
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds."""
-RECENT_SECONDS, RECENT_PAUSE = 60.0, 2.0
+RECENT_SECONDS, RECENT_PAUSE = 60.0, 1.0
 """For so long after a connection was lost pauses are no longer than this."""
 SPREAD = 0.2
 """Share by which a pause may be shorter or longer, so that nodes do not move in step."""

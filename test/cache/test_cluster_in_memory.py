@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from twisted.test.iosim import FakeTransport, IOPump
 
 from smtpf.cache import link as linking
-from smtpf.cache import peers
+from smtpf.cache import peers, replica
 from smtpf.cache.cluster import CACHE_SECRET, DROPPED, Cluster
 from smtpf.cache.link import Link
 from smtpf.cache.opening import CACHE_PATH
@@ -354,6 +354,23 @@ def test_a_node_alone_for_more_than_a_day_does_not_bring_back_what_was_removed(w
     assert [row[0] for row in one.rows()] == [row[0] for row in other.rows()]
     other.cache.get("a:b")
     assert other.cache.get("a:b") is None
+
+
+def test_connected_nodes_read_on_every_minute_so_that_a_resync_begins_there(world: Callable[[int], World]) -> None:
+    two = world(2)
+    two.settle()
+    one, other = two.nodes
+    for number in range(20):
+        one.cache.put(f"k:{number}", "2")
+    for _ in range(3):
+        one.cache.put("k:0", "2")
+    two.go(1)
+    assert other.rows() != one.rows()
+    two.go(61)
+    assert other.rows() == one.rows()
+    reached = other.cache.in_thread(lambda database: replica.position(database, one.cache.node), writes=False).result
+    assert reached.n == one.cache.last
+    assert [entry.text for entry in other.lines].count("#1104 cluster sync from node1.example records=20 accepted=1 corrected=0") == 0
 
 
 def test_replaced_cache_file_is_read_again_from_the_others(world: Callable[[int], World]) -> None:
