@@ -107,8 +107,8 @@ class QuotedPrintable:
 
     def _decoded(self, octets: bytes) -> bytes:
         octets = _SOFT_BREAK.sub(b"=", octets)
-        # binascii would drop a second equals sign, and all of a line behind ``=`` and a lone CR.
-        if b"==" in octets or octets.count(b"=\r") != octets.count(b"=\r\n"):
+        # binascii would drop a second equals sign, one at the very end, and all of a line behind ``=`` and a lone CR.
+        if b"==" in octets or octets.endswith(b"=") or octets.count(b"=\r") != octets.count(b"=\r\n"):
             return _QUOTED.sub(lambda found: bytes((int(found[1], 16),)) if found[1] else b"", octets)
         return binascii.a2b_qp(octets)
 

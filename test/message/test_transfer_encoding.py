@@ -22,6 +22,7 @@ def decoded(*pieces: bytes) -> bytes:
         (b"one= \t\r\ntwo", b"onetwo"),
         (b"no code: =zz = =", b"no code: =zz = ="),
         (b"a==41", b"a=A"),
+        (b"===", b"==="),
         (b"=\rhttp://evil.example/\r\n", b"=\rhttp://evil.example/\r\n"),
         (b"=41=\rkept=\r\njoined", b"A=\rkeptjoined"),
         (b"a_b=0D\r\n", b"a_b\r\r\n"),
