@@ -1,0 +1,360 @@
+"""A node of several processes, from outside: who answers whom, what happens when a worker dies, what reaches all of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import smtplib
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from test.support.node_process import PATIENCE, ROOT, NodeProcess, wait_until
+
+INSIDE = "SMTPF_TEST_PRIVATE_NETWORK"
+"""Set in the environment of tests that run in a network of their own, where all of 10.9.8.0/24 is this machine."""
+
+
+class Hop:
+    """A next hop that takes everything and remembers the subjects, in threads of this process."""
+
+    def __init__(self) -> None:
+        self.subjects: list[str] = []
+        self._server = socket.create_server(("127.0.0.1", 0), backlog=100)
+        self.port = self._server.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._server.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as lines:
+            connection.sendall(b"220 hop\r\n")
+            for line in lines:
+                verb = line[:4].upper()
+                if verb == b"DATA":
+                    connection.sendall(b"354 go\r\n")
+                    for content in lines:
+                        if content.startswith(b"Subject: "):
+                            subject = content[9:].strip().decode()
+                        if content == b".\r\n":
+                            break
+                    self.subjects.append(subject)
+                connection.sendall(b"250-hop\r\n250 PIPELINING\r\n" if verb == b"EHLO" else b"250 ok\r\n")
+                if verb == b"QUIT":
+                    return
+
+    def close(self) -> None:
+        self._server.close()
+
+
+@pytest.fixture
+def hop() -> Iterator[Hop]:
+    made = Hop()
+    yield made
+    made.close()
+
+
+class Node(NodeProcess):
+    def __init__(self, folder: Path, hop: Hop, options: str = "", access: str = "", route: str = "") -> None:
+        route = f"{route}route:example.com FORWARD: 127.0.0.1:{hop.port}\nroute:127.0.0.1 FORWARD: 127.0.0.1:{hop.port}; RELAY\n"
+        options = f"workers=2\nforward-reuse-idle=1\ndns-max-timeout=1\ndns-servers=127.0.0.1:9\n{options}"
+        super().__init__(folder, route=route, access=access, options=options)
+
+    def client(self, number: int = 1, timeout: float = PATIENCE) -> smtplib.SMTP:
+        """A client at 127.0.0.``number``."""
+        return smtplib.SMTP("127.0.0.1", self.port, timeout=timeout, source_address=(f"127.0.0.{number}", 0))
+
+    def workers(self) -> list[tuple[int, int]]:
+        """Number and process id of each worker ever ready, in order."""
+        found = [re.search(r" worker (\d+) ready pid=(\d+)", line) for line in self.logged("#1137")]
+        return [(int(each[1]), int(each[2])) for each in found if each]
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+
+@pytest.fixture
+def node(tmp_path: Path, hop: Hop) -> Iterator[Node]:
+    made = Node(tmp_path / "node", hop)
+    made.start()
+    yield made
+    made.stop()
+
+
+def session_of(client: smtplib.SMTP) -> str:
+    """The session id, which ends each reply."""
+    return client.docmd("NOOP")[1].decode().split()[-1]
+
+
+def stat(node: Node, *names: str) -> list[int]:
+    with node.client() as client:
+        lines = client.docmd("STAT", "R")[1].decode().splitlines()
+    values = dict(line.split(" ")[-2].split("=") for line in lines if "%" in line)
+    return [int(values[name]) for name in names]
+
+
+def send(node: Node, number: int, subject: str) -> None:
+    with node.client(number) as client:
+        client.sendmail("joe@example.org", ["ann@example.com"], f"Subject: {subject}\r\n\r\nhello\r\n")
+
+
+def test_each_client_has_one_worker_and_all_workers_have_clients(node: Node) -> None:
+    owners: dict[int, set[str]] = {}
+    for _ in range(2):
+        for number in range(1, 9):
+            with node.client(number) as client:
+                owners.setdefault(number, set()).add(session_of(client)[6:11])
+    assert all(len(pids) == 1 for pids in owners.values())
+    assert {pid for pids in owners.values() for pid in pids} == {f"{pid % 100000:05d}" for _, pid in node.workers()}
+    assert len(node.workers()) == 2
+
+
+def test_statistics_count_all_workers(node: Node, hop: Hop) -> None:
+    for number in range(1, 9):
+        send(node, number, str(number))
+    assert stat(node, "MESSAGES", "msg-accept") == [8, 8]
+    assert sorted(hop.subjects) == [str(number) for number in range(1, 9)]
+
+
+def test_commands_reach_all_workers(node: Node) -> None:
+    clients = [node.client(number) for number in range(1, 9)]
+    sids = [session_of(client) for client in clients]
+    code, text = clients[0].docmd("CONN")
+    listed = text.decode()
+    assert code == 214
+    assert all(sid in listed for sid in sids)
+    assert " cn=8 " in listed.splitlines()[0]
+    code, text = clients[0].docmd("KILL", sids[7])
+    assert (code, b"#324" in text) == (214, True)
+    assert clients[7].getreply()[0] == 550
+    assert clients[0].docmd("KILL", "2ALCop039310000100")[0] == 504
+    assert clients[1].docmd("OPTN", "-smtp-enable-esmtp")[0] == 214
+    assert b" ESMTP " not in banner(node, 1) + banner(node, 5)
+    assert clients[0].docmd("CACHE", "PUT dumb:a 2")[0] == 211
+    assert b'd="2"' in clients[6].docmd("CACHE", "GET dumb:a")[1]
+    assert clients[2].docmd("KILL", sids[2])[0] == 214
+    assert clients[2].getreply()[0] == 550
+    for client in clients:
+        client.close()
+
+
+def test_a_worker_killed_under_load_is_replaced_and_nothing_accepted_is_lost(node: Node, hop: Hop) -> None:
+    accepted: list[str] = []
+    stop = threading.Event()
+
+    def sending(number: int) -> None:
+        count = 0
+        while not stop.is_set():
+            count += 1
+            subject = f"{number}-{count}"
+            try:
+                send(node, number, subject)
+            except (OSError, smtplib.SMTPException):
+                continue
+            accepted.append(subject)
+
+    senders = [threading.Thread(target=sending, args=(number,), daemon=True) for number in range(1, 9)]
+    for sender in senders:
+        sender.start()
+    wait_until(lambda: len(accepted) > 40)
+    victim, pid = node.workers()[0]
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: len(node.workers()) == 3)
+    before = len(accepted)
+    wait_until(lambda: len(accepted) > before + 40)
+    stop.set()
+    for sender in senders:
+        sender.join()
+    assert set(accepted) <= set(hop.subjects)
+    (ended,) = node.logged("#1138")
+    assert f"worker {victim} pid={pid} ended: signal 9; cn=" in ended
+    number, replacement = node.workers()[2]
+    assert number == victim
+    assert replacement != pid
+    for number in range(1, 9):
+        send(node, number, f"after-{number}")
+    assert {f"after-{number}" for number in range(1, 9)} <= set(hop.subjects)
+    wait_until(lambda: b" cn=1 " in _conn(node))
+
+
+def _conn(node: Node) -> bytes:
+    with node.client() as client:
+        return client.docmd("CONN")[1]
+
+
+def test_clients_of_a_dead_worker_wait_for_the_one_in_its_place(node: Node) -> None:
+    with node.client(1) as client:
+        field = session_of(client)[6:11]
+    pid = next(pid for _, pid in node.workers() if f"{pid % 100000:05d}" == field)
+    os.kill(pid, signal.SIGSTOP)
+    waiting = socket.create_connection(("127.0.0.1", node.port), timeout=PATIENCE, source_address=("127.0.0.1", 0))
+    with node.client(5) as other:
+        # The other worker is not concerned; by its answer the coordinator has handed over both.
+        assert session_of(other)[6:11] != field
+    os.kill(pid, signal.SIGKILL)
+    assert waiting.recv(1000).startswith(b"220 ")
+    waiting.close()
+
+
+def test_reload_reaches_all_workers(node: Node) -> None:
+    assert b" ESMTP " in banner(node, 1)
+    with node.file.open("a") as file:
+        file.write("-smtp-enable-esmtp\n")
+    node.log.rename(node.log.with_suffix(".1"))
+    node.signal(signal.SIGHUP)
+    wait_until(lambda: node.logged("#1135") != [])
+    assert b" ESMTP " not in banner(node, 1) + banner(node, 5)
+    wait_until(lambda: len(node.logged("#721")) == 2)
+    assert len({line.split("smtpf[")[1].split("]")[0] for line in node.logged("#721")}) == 2
+
+
+def banner(node: Node, number: int) -> bytes:
+    """What a client at 127.0.0.``number`` hears first."""
+    with socket.create_connection(("127.0.0.1", node.port), source_address=(f"127.0.0.{number}", 0)) as client:
+        return client.recv(1000)
+
+
+def test_slow_quit_waits_for_the_sessions_of_all_workers(node: Node, hop: Hop) -> None:
+    clients = [node.client(1), node.client(5)]
+    assert len({session_of(client)[6:11] for client in clients}) == 2
+    node.signal(signal.SIGQUIT)
+    wait_until(lambda: node.logged("#722") != [])
+    assert " cn=2" in node.logged("#722")[0]
+    for number, client in enumerate(clients):
+        client.sendmail("joe@example.org", ["ann@example.com"], f"Subject: last {number}\r\n\r\nhello\r\n")
+        client.quit()
+    assert node.process is not None
+    assert node.process.wait(PATIENCE) == 0
+    assert sorted(hop.subjects) == ["last 0", "last 1"]
+
+
+def test_the_end_tells_clients_of_all_workers_and_saves_their_counts(tmp_path: Path, hop: Hop) -> None:
+    node = Node(tmp_path / "node", hop, options=f"stats-map=sql!{tmp_path}/stats.sq3")
+    node.start()
+    for number in range(1, 9):
+        send(node, number, str(number))
+    clients = [node.client(1), node.client(5)]
+    node.signal(signal.SIGTERM)
+    assert [client.getreply()[0] for client in clients] == [421, 421]
+    assert node.process is not None
+    assert node.process.wait(PATIENCE) == 0
+    node.log.unlink()
+    again = Node(tmp_path / "node", hop, options=f"stats-map=sql!{tmp_path}/stats.sq3")
+    again.start()
+    try:
+        with again.client() as client:
+            lines = client.docmd("STAT", "H")[1].decode().splitlines()
+        assert any(" MESSAGES=8 " in line for line in lines)
+    finally:
+        again.stop()
+
+
+def test_workers_end_when_the_coordinator_is_killed(node: Node) -> None:
+    client = node.client(1)
+    node.signal(signal.SIGKILL)
+    assert client.getreply()[0] == 421
+    wait_until(lambda: not any(_lives(pid) for _, pid in node.workers()))
+
+
+def test_signals_to_the_whole_group_are_the_coordinators_business(node: Node) -> None:
+    for _, pid in node.workers():
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+            os.kill(pid, number)
+    with node.client(1) as one, node.client(5) as two:
+        assert one.noop()[0] == two.noop()[0] == 250
+    assert len(node.workers()) == 2
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_worker_that_cannot_start_ends_the_start(tmp_path: Path, hop: Hop) -> None:
+    node = Node(tmp_path / "node", hop)
+    broken = tmp_path / "broken" / "smtpf_broken.py"
+    broken.parent.mkdir()
+    broken.write_text("import os, sys\nif sys.argv[0] == '-m': os._exit(7)\n")
+    (broken.parent / "sitecustomize.py").write_text("import smtpf_broken\n")
+    environment = {**os.environ, "PYTHONPATH": f"{broken.parent}{os.pathsep}{ROOT}"}
+    command = [str(Path(sys.executable).parent / "twistd"), "-n", "--pidfile=", "smtpf", f"file={node.file}", "-daemon"]
+    done = subprocess.run(command, cwd=node.folder, env=environment, capture_output=True, timeout=PATIENCE)
+    assert done.returncode == 1
+    assert "exit status 7" in node.logged("#1138")[0]
+    assert node.logged("#599") == []
+
+
+@pytest.mark.skipif(INSIDE in os.environ, reason="this test starts the others")
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("ip"), reason="needs a private network")
+def test_limits_on_clients_are_exact() -> None:
+    """Clients of this machine have no limits, so these need addresses that are not loopback ones."""
+    network = "ip link set lo up && ip addr add 10.9.8.0/24 dev lo"
+    inner = f"{network} && exec {sys.executable} -m pytest -q -p no:cacheprovider {__file__} -k private"
+    done = subprocess.run(
+        ["unshare", "-n", "sh", "-c", inner], env={**os.environ, INSIDE: "1"}, capture_output=True, text=True, timeout=300, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def attempt(node: Node, number: int) -> bytes:
+    with socket.create_connection(("10.9.8.200", node.port), timeout=PATIENCE, source_address=(f"10.9.8.{number}", 0)) as client:
+        return client.recv(1000)
+
+
+@pytest.mark.skipif(INSIDE not in os.environ, reason="needs a private network")
+def test_private_connection_rate_of_each_client(tmp_path: Path, hop: Hop) -> None:
+    node = Node(tmp_path / "node", hop, options="rate-421-delay=0\n-client-ptr-required", access="rate-connect:10.9.8 5\n")
+    node.file.write_text(node.file.read_text().replace(f'"127.0.0.1:{node.port}"', f'"0.0.0.0:{node.port}"'))
+    node.start()
+    try:
+        answers: dict[int, list[bytes]] = {number: [] for number in range(1, 9)}
+
+        def knock(number: int) -> None:
+            for _ in range(8):
+                answers[number].append(attempt(node, number)[:3])
+
+        knocking = [threading.Thread(target=knock, args=(number,), daemon=True) for number in answers]
+        for each in knocking:
+            each.start()
+        for each in knocking:
+            each.join()
+        assert {tuple(each) for each in answers.values()} == {(b"220",) * 5 + (b"421",) * 3}
+        assert len({line.split("smtpf[")[1].split("]")[0] for line in node.logged("#637")}) == 2
+    finally:
+        node.stop()
+
+
+@pytest.mark.skipif(INSIDE not in os.environ, reason="needs a private network")
+def test_private_message_limit_over_all_clients(tmp_path: Path, hop: Hop) -> None:
+    quiet = "grey-key=\n-mail-require-mx\nspf-mail-policy=\n-rfc2606-special-domains"
+    node = Node(tmp_path / "node", hop, access="msg-limit-to:ann@example.com 5/1h\n", options=quiet)
+    node.file.write_text(node.file.read_text().replace(f'"127.0.0.1:{node.port}"', f'"0.0.0.0:{node.port}"'))
+    node.start()
+    try:
+        outcomes = []
+        for number in range(1, 11):
+            with smtplib.SMTP("10.9.8.200", node.port, "client.example", PATIENCE, (f"10.9.8.{number}", 0)) as client:
+                client.ehlo()
+                client.mail("joe@example.org")
+                outcomes.append(client.rcpt("ann@example.com"))
+                if outcomes[-1][0] == 250:
+                    outcomes[-1] = client.data("Subject: x\r\n\r\nhello\r\n")
+        assert [code for code, _ in outcomes].count(250) == 5, outcomes
+    finally:
+        node.stop()
