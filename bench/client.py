@@ -10,6 +10,7 @@ import attrs
 from bench.postfix_tools import DOMAIN, SENDER
 from bench.processes import HOST
 
+HELO = "client.elsewhere.example"
 PATIENCE = 60.0
 """Seconds that one transaction may take."""
 
@@ -19,11 +20,12 @@ class Foreigner:
     """What XCLIENT claims, so that the node meets a client from outside and not localhost."""
 
     address: str
-    name: str
+    name: str = ""
+    """Empty: the node asks the DNS."""
 
     @property
     def command(self) -> bytes:
-        return f"XCLIENT ADDR={self.address} NAME={self.name}\r\n".encode()
+        return f"XCLIENT ADDR={self.address}{f' NAME={self.name}' if self.name else ''}\r\n".encode()
 
 
 @attrs.frozen
@@ -66,9 +68,9 @@ async def _talk(
 ) -> int:
     """The code of the first refusal, else of the reply to the message."""
     code = await _reply(reader)
-    steps = [(b"EHLO client.elsewhere.example\r\n", 2)]
+    steps = [(f"EHLO {HELO}\r\n".encode(), 2)]
     if claim is not None:
-        steps += [(claim.command, 2), (f"EHLO {claim.name}\r\n".encode(), 2)]
+        steps += [(claim.command, 2), (f"EHLO {claim.name or HELO}\r\n".encode(), 2)]
     steps += [(f"MAIL FROM:<{sender}>\r\n".encode(), 2), (f"RCPT TO:<{recipient}>\r\n".encode(), 2), (b"DATA\r\n", 3)]
     for line, wanted in steps:
         writer.write(line)

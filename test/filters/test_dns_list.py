@@ -20,7 +20,7 @@ from smtpf.filters.dns_list import (
 )
 from smtpf.message.header import HeaderList
 from smtpf.smtp.slots import SMTP_DELAY_CHECKS
-from test.support.talk import Talk, codes
+from test.support.talk import OURS, Client, Talk, codes
 
 ROUTE = "route:example.com FORWARD: 192.0.2.1\nroute:198.51.100.3 RELAY\n"
 LISTED = "9.2.0.192.bl.lists.net A 127.0.0.2\n"
@@ -187,3 +187,17 @@ def test_lists_are_asked_beside_the_confirmation_of_the_name(options: dict[Any, 
     talk.net.advance(9)
     talk.net.pump()
     assert talk.resolver.asked.count(ASKED) <= 2
+
+
+def test_ten_slow_lists_take_no_longer_than_the_name() -> None:
+    suffixes = [f"l{place}.lists.net" for place in range(10)]
+    names = ["9.2.0.192.in-addr.arpa PTR", "mail.kestrel.net A", *(f"9.2.0.192.{suffix} A" for suffix in suffixes)]
+    slow = "".join(f"{name} DELAY 0.2\n" for name in names) + "9.2.0.192.l9.lists.net A 127.0.0.2\n"
+    talk = Talk({DNS_BL: ";".join(suffixes)}, zone=f"9.2.0.192.in-addr.arpa PTR mail.kestrel.net\nmail.kestrel.net A 192.0.2.9\n{slow}")
+    client = Client(talk)
+    talk.net.join(talk.reception.factory(OURS).buildProtocol(None), client, ("192.0.2.9", 50000), ("192.0.2.25", 25))
+    for _ in range(2):
+        assert client.take() == []
+        talk.net.advance(0.2)
+        talk.net.pump()
+    assert codes(client.take()) == ["550 #525"]
