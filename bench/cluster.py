@@ -247,6 +247,7 @@ class Trial:
         self.overrides = 0
         self.lags: list[float] = []
         self.unseen = 0
+        self.met_within: float | None = None
         self.healed_within: float | None = None
         self.ended_within: float | None = None
 
@@ -296,8 +297,18 @@ class Trial:
         await self._set({frozenset({lonely, other}) for other in others})
         await asyncio.sleep(self._asked.partition)
         await self._set(set())
-        self.healed_within = await self._equal(int(time.time()))
+        begun, until = time.monotonic(), int(time.time())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._meet(begun))
+            healed = group.create_task(self._equal(until))
+        self.healed_within = healed.result()
         self._probing = True
+
+    async def _meet(self, begun: float) -> None:
+        while self.met_within is None and time.monotonic() - begun < PATIENCE:
+            if await asyncio.to_thread(lambda: all(map(connected, self._nodes))):
+                self.met_within = time.monotonic() - begun
+            await asyncio.sleep(0.2)
 
     async def _set(self, cut: set[frozenset[int]]) -> None:
         async with self._net.changed:
@@ -434,6 +445,7 @@ def verdict(
         tell(f"replication lag: median {middle:.1f} ms, 99th centile {last:.1f} ms ({len(lags)} probes, {trial.unseen} not seen in time)")
     each = ", ".join(f"{milliseconds / asked.records:.3f}" for milliseconds in spent)
     tell(f"CPU per record: {sum(spent) / asked.records:.3f} ms on all nodes together ({each}), SMTP included")
+    tell("connected again after healing: " + ("never" if trial.met_within is None else f"within {trial.met_within:.1f} s"))
     for what, taken in (("after healing", trial.healed_within), ("after the end of the load", trial.ended_within)):
         tell(f"same rows on all nodes {what}: " + ("never" if taken is None else f"within {taken:.1f} s"))
     bugs, full = (sum(log.count(f"#{number} ") for log in logs) for number in (539, 1105))
