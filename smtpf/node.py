@@ -42,7 +42,7 @@ from smtpf.journal.targets import LOG_FORMAT, choose_target, open_target
 from smtpf.journal.verbose import VERBOSE, Verbose
 from smtpf.pipeline import FilterNotReady, settled
 from smtpf.process.announce import build_values
-from smtpf.process.ending import FAILED, INIT_ERROR, leave
+from smtpf.process.ending import FAILED, INIT_ERROR, CannotStart, leave
 from smtpf.process.lifecycle import Lifecycle
 from smtpf.process.listening import Answering, Bound, Taker
 from smtpf.process.own_addresses import own_addresses
@@ -97,7 +97,9 @@ class Node(Service):
         self._ready = False
         self.settings = SettingsHolder(settings)
         self._target = open_target(reactor, choose_target(settings, settings[DAEMON]), settings[LOG_FORMAT])
-        self.journal = Journal(self._target, Verbose(settings.text(VERBOSE)))
+        self.journal = Journal(self._target, Verbose())
+        if self.journal.use_words(settings.text(VERBOSE)) is None:
+            raise CannotStart
         self._observer = FailureObserver(self.journal)
         self.engine: Engine | None = None
         workers = worker_count(settings, self.journal)
@@ -157,9 +159,9 @@ class Node(Service):
         collector.start()
         sampler = OpenFilesSampler(reactor, stats, self._open_files)
         sampler.start()
+        self._stopping += [archive.close, sampler.stop, collector.stop]
         # Nodes that share a cache server have nothing to tell each other.
         cluster = await self._start_cluster(cache, engine, serving.resolver, own) if isinstance(cache, FileCache) else None
-        self._stopping += [archive.close, sampler.stop, collector.stop]
         listening = self._process.listening
         assert listening is not None
         crew = self._crew
@@ -286,7 +288,8 @@ class Node(Service):
         await self.configuration.reload()
 
     def _not_started(self, failure: Failure) -> None:
-        if not failure.check(StartRefused, FilterNotReady, CacheOpenError, ClusterStartError, SaveDirMissing, SystemExit):
+        # Failure.check knows no SystemExit.
+        if not isinstance(failure.value, StartRefused | FilterNotReady | CacheOpenError | ClusterStartError | SaveDirMissing | SystemExit):
             self.journal.failure(failure, doing="start")
         leave(self._reactor, getattr(failure.value, "status", FAILED))
 

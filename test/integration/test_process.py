@@ -72,6 +72,24 @@ def test_taken_port_ends_the_start_with_812(installation: Installation) -> None:
     assert [line.split()[0] for line in installation.logged()][-3:] == ["#596", "#597", "#812"]
 
 
+@pytest.mark.parametrize(
+    ("words", "number"),
+    [
+        (["run-pid-file=/nonexistent/pid"], "#598 "),
+        (["cache-unicast-domain=a.example", "cache-unicast-hosts=192.0.2.1", "cache-secret=sixteen octets.."], "#174 "),
+        (["verbose=" + "info," * 1000], "#795 "),
+        (["cache-sync-mode=sometimes"], "#173 "),
+        (["siq-score-tag=200"], "#610 "),
+        (["stats-map=sql!/nonexistent/stats"], "#714 "),
+    ],
+)
+def test_node_that_cannot_start_tells_why_once_and_nothing_else(installation: Installation, words: list[str], number: str) -> None:
+    node = installation.start("verbose=-info,-warn", *words)
+    assert node.wait(PATIENCE) == 1
+    errors = [line for line in installation.logged() if not line.startswith(("#60", "#595", "#557", "#715", "#716", "#722", "#723", "#732"))]
+    assert [line[:5] for line in errors] == [number]
+
+
 def test_service_manager_hears_ready_and_stopping(installation: Installation) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.settimeout(PATIENCE)
