@@ -78,6 +78,7 @@ class WorkerProcess:
         self._taking = Taking(reactor, handover, self._use, self._session_ended)
         self._takers: list[Answering] = []
         self._elsewhere = 0
+        self._ended = 0
         self._files = 0
         self._next_sample = 0.0
         self._stopping = False
@@ -164,7 +165,14 @@ class WorkerProcess:
         self._takers[passed.interface].take(passed.connection, passed.peer)
 
     def _session_ended(self) -> None:
-        self.channel.tell("ended", 1)
+        self._ended += 1
+        if self._ended == 1:
+            self._reactor.callLater(0, self._tell_ended)
+
+    def _tell_ended(self) -> None:
+        ended, self._ended = self._ended, 0
+        self.channel.tell("ended", ended)
+        self.channel.flush()
 
     # What the coordinator wants.
 

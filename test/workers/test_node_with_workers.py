@@ -40,6 +40,13 @@ class Hop:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
+        try:
+            self._talk(connection)
+        except OSError:
+            # The node's process was killed.
+            return
+
+    def _talk(self, connection: socket.socket) -> None:
         with connection, connection.makefile("rb") as lines:
             connection.sendall(b"220 hop\r\n")
             for line in lines:
