@@ -134,6 +134,9 @@ PEERS = Counter("cluster-peers", Group.GENERAL, "Nodes connected now.", Kind.GAU
 
 TELL_SECONDS = 60.0
 """Between two Status, and between two notes of who is there."""
+READ_ON_SECONDS = 10.0
+"""Between two readings of what peers changed, most of which they have told. The shorter, the less there is to read after an interruption;
+it costs the same, since each change is read once."""
 SKEW_WORTH_TELLING = 5
 RESOLVE_SECONDS = 300
 """Shortest time between two look-ups of the members."""
@@ -234,6 +237,7 @@ class Cluster:
         for member in self._members:
             self._dial(member)
         self._later("tell", TELL_SECONDS, self._tell)
+        self._later("read on", READ_ON_SECONDS, self._read_on)
 
     def configure(self, settings: Settings) -> None:
         """New options: secret and skew count for new connections."""
@@ -636,7 +640,7 @@ class Cluster:
     async def _keep_up(self, link: Link) -> None:
         """Read on from where reading stopped, though most of it was told already.
 
-        So a resync after an interruption has a minute to read and not everything since the last one, and touches that were not
+        So a resync after an interruption has seconds to read and not everything since the last one, and touches that were not
         worth telling arrive.
         """
         if link in self._syncing:
@@ -672,12 +676,16 @@ class Cluster:
         self._reactor.callLater(1.0, passed.callback, None)
         await passed
 
+    def _read_on(self) -> None:
+        self._later("read on", READ_ON_SECONDS, self._read_on)
+        for link in list(self._primary.values()):
+            self._background(self._keep_up(link))
+
     def _tell(self) -> None:
         self._later("tell", TELL_SECONDS, self._tell)
         load = attrs.asdict(self._load())
         for link in list(self._primary.values()):
             link.tell(**load)
-            self._background(self._keep_up(link))
         if self._cache.epoch != self._epoch:
             # The cache file was replaced: everything is to be read again.
             self._epoch = self._cache.epoch
