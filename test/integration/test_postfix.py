@@ -83,3 +83,16 @@ def test_mail_waits_at_postfix_while_the_next_hop_is_down(tmp_path: Path, node: 
         wait_until(lambda: len(behind.delivered()) == 1)
     finally:
         front.stop()
+
+
+def test_postfix_behind_the_node_gets_several_messages_over_one_connection(node: NodeProcess, behind: Postfix) -> None:
+    for number in range(3):
+        with smtplib.SMTP("127.0.0.1", node.port, local_hostname="client.example.org") as client:
+            client.sendmail("joe@example.org", ["ann@example.com"], f"Subject: {number}\r\n\r\n{BODY}")
+    wait_until(lambda: len(behind.delivered()) == 3)
+    assert sorted(message["Subject"] for message in behind.delivered()) == ["0", "1", "2"]
+    wait_until(lambda: "disconnect from" in behind.maillog())
+    ends = [line for line in behind.maillog().splitlines() if "disconnect from" in line]
+    assert len(ends) == 1
+    assert "mail=3" in ends[0]
+    assert "rset=2" in ends[0]

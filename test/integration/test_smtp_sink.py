@@ -94,3 +94,24 @@ def test_trouble(reactor_run, sink, tmp_path, arguments, code):
     port = sink(*arguments)
     verdict = reactor_run(send(Desk(reactor), port, b"line\r\n", tmp_path))
     assert verdict.code is code
+
+
+def test_one_connection_carries_several_messages(reactor_run, sink, mail_folder, tmp_path):
+    port, desk = sink(), Desk(reactor)
+    for number in range(3):
+        verdict = reactor_run(send(desk, port, b"message %d\r\n" % number, tmp_path))
+        assert verdict.code is Code.CONTINUE
+    assert desk.counted("forward-reused") == 2
+    bodies = b"".join(path.read_bytes() for path in mail_folder.glob("mail.*"))
+    assert all(b"message %d\n" % number in bodies for number in range(3))
+    reactor_run(lambda: desk.forwarder.close())
+
+
+@pytest.mark.parametrize("arguments", [("-q", "rset"), ("-f", "rset"), ("-r", "rset")])
+def test_a_sink_that_has_had_enough_at_rset_is_connected_anew(reactor_run, sink, mail_folder, tmp_path, arguments):
+    port, desk = sink(*arguments), Desk(reactor)
+    for number in range(2):
+        assert reactor_run(send(desk, port, b"message %d\r\n" % number, tmp_path)).code is Code.CONTINUE
+    assert (desk.counted("forward-reused"), desk.counted("forward-reuse-replaced")) == (0, 1)
+    assert desk.numbers == []
+    reactor_run(lambda: desk.forwarder.close())
