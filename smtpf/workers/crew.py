@@ -49,6 +49,8 @@ HANDOVER = 4
 """Descriptor at which a worker takes up connections, in the worker."""
 START_SECONDS = 60.0
 """How long a worker may take to be ready."""
+SILENT_SECONDS = 60.0
+"""How long a worker that is ready may say nothing. It reports each second, so it hangs by then, and is killed and replaced."""
 END_SECONDS = 10.0
 """How long a worker may take to end in order."""
 ANSWER_SECONDS = 5.0
@@ -160,6 +162,7 @@ class Worker(ProcessProtocol):
     def _is_ready(self, nothing: None) -> None:
         self._cancel()
         self.ready = True
+        self._timer = self._reactor.callLater(SILENT_SECONDS, self.cut)
         self._journal.write(WORKER_READY, self.number, self.pid)
         if not self.first.called:
             self.first.callback(None)
@@ -184,6 +187,12 @@ class Worker(ProcessProtocol):
         pause = 0.0 if self.failures < 2 else min(LONGEST_PAUSE, 2.0 ** (self.failures - 2))
         self._pause = self._reactor.callLater(pause, self.spawn)
         self._crew.sessions_ended()
+
+    def heard(self, open_files: int) -> None:
+        """It has reported."""
+        self.open_files = open_files
+        if self.ready and self._timer is not None and self._timer.active():
+            self._timer.reset(SILENT_SECONDS)
 
     def cut(self) -> None:
         """Kill the process."""
@@ -297,7 +306,7 @@ class Crew:
             self.sessions_ended()
 
         def report(counts: list[dict[str, int]], routes: dict[str, list[int]], files: int) -> None:
-            worker.open_files = files
+            worker.heard(files)
             self._take_over(counts, routes)
 
         return {wire.ASK: self._operate, "ended": ended, "report": report, "admin": self._administer}
