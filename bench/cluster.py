@@ -30,8 +30,8 @@ from smtpf.admin.client import RunningNode
 NUMBERS = (2, 3, 4)
 """Last octets of the addresses at which the nodes talk to each other."""
 RECORDS = 50_000
-SECONDS = 100.0
-"""Over which they are written."""
+SECONDS = 200.0
+"""Over which they are written, where the machine can."""
 PARTITION = 30.0
 WITHIN = 5.0
 """Seconds after healing by which all nodes must have the same rows."""

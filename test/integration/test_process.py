@@ -86,7 +86,9 @@ def test_taken_port_ends_the_start_with_812(installation: Installation) -> None:
 def test_node_that_cannot_start_tells_why_once_and_nothing_else(installation: Installation, words: list[str], number: str) -> None:
     node = installation.start("verbose=-info,-warn", *words)
     assert node.wait(PATIENCE) == 1
-    errors = [line for line in installation.logged() if not line.startswith(("#60", "#595", "#557", "#715", "#716", "#722", "#723", "#732"))]
+    errors = [
+        line for line in installation.logged() if not line.startswith(("#60", "#595", "#557", "#715", "#716", "#722", "#723", "#732"))
+    ]
     assert [line[:5] for line in errors] == [number]
 
 
