@@ -28,6 +28,7 @@ from smtpf.admin.load import load_of
 from smtpf.admin.metrics import NodeFacts, exposition
 from smtpf.cache.cluster import Cluster, ClusterStartError
 from smtpf.cache.collector import Collector
+from smtpf.cache.filling import remember_keys
 from smtpf.cache.names import ResolverNames
 from smtpf.cache.opening import CACHE_PATH, MEMORY, CacheOpenError, location
 from smtpf.cache.server import names_server
@@ -139,6 +140,8 @@ class Node(Service):
         cache = self.cache = node_cache_from(settings, journal, reactor, give_up=lambda: leave(reactor, FAILED))
         await settled(cache.start())
         self._stopping.append(cache.stop)
+        if isinstance(cache, FileCache):
+            self._stopping.append(remember_keys(cache, reactor).stop)
         collector = Collector(cache, reactor, journal, stats, settings)
         collector.saving.append(archive.save)
         serving = self._serving = Serving(

@@ -29,6 +29,7 @@ from smtpf.cache.worker import FromThread, Inline, Job, NotTaken, Thread, Workpl
 from smtpf.journal.message import debug, err
 
 if TYPE_CHECKING:
+    from smtpf.cache.presence import Presence
     from smtpf.journal.journal import Journal
     from smtpf.settings.store import Settings
 
@@ -112,6 +113,8 @@ class Cache(ABC):
         self._pending: dict[str, Record] = {}
         self._read_failed = False
         self._write_failed = False
+        self.presence: Presence | None = None
+        """Knows most keys that are not kept, where somebody keeps it."""
 
     def configure(self, settings: Settings) -> None:
         """New options: life times apply from the next put on."""
@@ -133,6 +136,10 @@ class Cache(ABC):
     @abstractmethod
     def _submit(self, operation: Operation, done: Done) -> bool:
         """Begin ``operation``. False: it cannot be taken now, and ``done`` is not called."""
+
+    def _submit_behind(self, operation: Operation, done: Done) -> bool:
+        """``_submit`` for an operation whose result nobody waits for."""
+        return self._submit(operation, done)
 
     @property
     def failing(self) -> bool:
@@ -158,7 +165,7 @@ class Cache(ABC):
         """
         found = self._held(key)
         if found is _UNKNOWN:
-            return self._look_up(key, session, _caller())
+            return None if self._absent(key) else self._look_up(key, session, _caller())
         self._front.move_to_end(key)
         if found is None or found.x or found.e <= self._now():
             return None
@@ -227,6 +234,8 @@ class Cache(ABC):
         if not storable(key, ""):
             failed(ValueError(key))
             return amount
+        if known is _UNKNOWN and self.counts_in_memory and self._absent(key):
+            known = None
         if known is not _UNKNOWN:
             guess = incremented(known, key, amount, now, window, self.node)
             self._journal.write(PUTTING, shown(key), guess.value, guess.e, *where, session=session)
@@ -325,6 +334,10 @@ class Cache(ABC):
         """What memory knows of ``key``."""
         return self._front.get(key, _UNKNOWN)
 
+    def _absent(self, key: str) -> bool:
+        """``key``, of which memory holds nothing, is certainly not kept elsewhere either."""
+        return self.presence is not None and storable(key, "") and not self.presence.may_hold(key)
+
     def _known(self, key: str) -> Record | None:
         found = self._held(key)
         return None if found is _UNKNOWN else found
@@ -380,7 +393,7 @@ class Cache(ABC):
                 self._front[key] = record
             self._tell([_change(work, record)])
 
-        if not self._submit(work, done):
+        if not self._submit_behind(work, done):
             if earlier is not None:
                 self._pending[key] = earlier
             else:
@@ -430,6 +443,8 @@ class FileCache(Cache):
         self._database = database
         self._workplace = workplace
         self._opener = opener
+        self.key_added: Callable[[str], None] = ignore
+        """Hears of each key before it is written, and of those that others have written."""
 
     def start(self) -> None:
         """Open the file. Blocks; raises ``opening.CacheOpenError`` when there is no usable file (logged as #172)."""
@@ -473,15 +488,32 @@ class FileCache(Cache):
             done(None, NotTaken())
         return answer
 
+    def absorb(self, records: Sequence[Record]) -> None:
+        for record in records:
+            self.key_added(record.key)
+        super().absorb(records)
+
     def _submit(self, operation: Operation, done: Done) -> bool:
+        if operation.writes:
+            self.key_added(operation.key)
         return self._workplace.submit(Job(operation.on, done, operation.writes))
 
+    def _submit_behind(self, operation: Operation, done: Done) -> bool:
+        self.key_added(operation.key)
+        return self._workplace.submit(Job(operation.on, done, operation.writes, urgent=False))
+
     def _ask(self, operation: Operation) -> Deferred[Any]:
+        if operation.writes:
+            self.key_added(operation.key)
         return self.in_thread(operation.on, writes=operation.writes)
 
 
 def _change(work: Operation, record: Record) -> Change:
     return Change(record, added=work.amount if isinstance(work, Increment) else 0)
+
+
+def ignore(key: str) -> None:
+    """Nobody wants to know of ``key``."""
 
 
 def _failing(error: CacheError) -> Deferred[Any]:

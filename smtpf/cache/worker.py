@@ -20,6 +20,8 @@ QUEUE_LIMIT = 20_000
 """Jobs that may wait. A put beyond it fails at once."""
 BATCH = 256
 """Jobs done in one transaction."""
+LINGER = 0.02
+"""Seconds that a job nobody waits for may wait for company: waking the thread costs more than most jobs."""
 
 
 @attrs.frozen(eq=False)
@@ -29,10 +31,13 @@ class Job:
     work: Callable[[Database], Any]
     done: Callable[[Any, Exception | None], None]
     writes: bool
+    urgent: bool = True
+    """Somebody waits for it."""
 
 
 class FromThread(Protocol):
     def callFromThread(self, callable: Callable[..., Any], *args: Any) -> Any: ...
+    def callLater(self, delay: float, callable: Callable[..., Any], *args: Any) -> Any: ...
 
 
 class Workplace(Protocol):
@@ -96,6 +101,7 @@ class Thread:
         self._jobs: deque[Job] = deque()
         self._wake = threading.Condition()
         self._stopping = False
+        self._lingering = False
         self._thread = threading.Thread(target=self._run, name="smtpf-cache", daemon=True)
 
     def start(self) -> None:
@@ -106,8 +112,18 @@ class Thread:
             if self._stopping or len(self._jobs) >= self._limit:
                 return False
             self._jobs.append(job)
-            self._wake.notify()
+            if job.urgent:
+                self._wake.notify()
+                return True
+        if not self._lingering:
+            self._lingering = True
+            self._reactor.callLater(LINGER, self._linger_no_more)
         return True
+
+    def _linger_no_more(self) -> None:
+        self._lingering = False
+        with self._wake:
+            self._wake.notify()
 
     def stop(self) -> None:
         with self._wake:

@@ -47,6 +47,8 @@ CHANNEL = 3
 """Descriptor of a worker's channel, in the worker."""
 HANDOVER = 4
 """Descriptor at which a worker takes up connections, in the worker."""
+PRESENCE = 5
+"""Descriptor of the bitmap of the cache's keys, in the worker of a node that has one."""
 START_SECONDS = 60.0
 """How long a worker may take to be ready."""
 SILENT_SECONDS = 60.0
@@ -141,6 +143,9 @@ class Worker(ProcessProtocol):
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with near, far:
             descriptors = {0: 0, 1: 1, 2: 2, CHANNEL: far.fileno(), HANDOVER: self.giving.far.fileno()}
+            presence = self._crew.shared.cache.presence
+            if presence is not None:
+                descriptors[PRESENCE] = presence.descriptor
             self._process = self._reactor.spawnProcess(
                 self, sys.executable, [sys.executable, "-m", "smtpf.workers.worker"], env=_environment(), childFDs=descriptors
             )
@@ -296,7 +301,8 @@ class Crew:
 
     def greeting(self) -> dict[str, Any]:
         """What a worker needs to begin."""
-        return {**self.shared.greeting, "settings": texts_of(self.shared.settings())}
+        shared = self.shared
+        return {**shared.greeting, "settings": texts_of(shared.settings()), "presence": shared.cache.presence is not None}
 
     def handlers(self, worker: Worker) -> dict[str, Callable[..., Any]]:
         """What ``worker`` may ask for."""

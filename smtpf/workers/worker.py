@@ -21,6 +21,7 @@ from twisted.python.threadpool import ThreadPool
 from smtpf.admin.configuration import Configuration
 from smtpf.admin.roster import OwnSessions
 from smtpf.cache.opening import CacheOpenError
+from smtpf.cache.presence import Presence
 from smtpf.cache.records import Record
 from smtpf.cache.shared import node_cache_from
 from smtpf.cache.store import Cache
@@ -51,7 +52,7 @@ from smtpf.waiting import in_background
 from smtpf.workers.administration import RemoteAdministration
 from smtpf.workers.cache import WorkerCache
 from smtpf.workers.channel import Channel, Handler
-from smtpf.workers.crew import CHANNEL, HANDOVER, refuse
+from smtpf.workers.crew import CHANNEL, HANDOVER, PRESENCE, refuse
 from smtpf.workers.handover import Passed, Taking
 from smtpf.workers.statistics import PERIOD, WorkerStatistics
 
@@ -122,6 +123,8 @@ class WorkerProcess:
         self._routes = RouteCounts(journal)
         node = greeting["node"]
         self.cache = WorkerCache(settings, journal, self.channel, node) if node else node_cache_from(settings, journal, reactor)
+        if greeting["presence"]:
+            self.cache.presence = Presence(PRESENCE)
         await settled(self.cache.start())
         configuration = self.configuration = Configuration(holder, journal, self._in_thread)
         serving = self.serving = Serving(

@@ -58,7 +58,7 @@ class Place:
         engine = SimpleNamespace(ids=SessionIds(1), now=self.reactor.seconds)
         stats = Statistics(self.reactor)
         shared = Shared(
-            settings=Settings.of, engine=engine, stats=stats, routes=None, cache=SimpleNamespace(followers=[]),
+            settings=Settings.of, engine=engine, stats=stats, routes=None, cache=SimpleNamespace(followers=[], presence=None),
             arrivals=Arrivals(stats, self.reactor.seconds), administration=None, hold=lambda seconds: None,
             session_ended=self._ended, greeting={},
         )  # fmt: skip
