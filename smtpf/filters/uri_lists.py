@@ -272,7 +272,11 @@ class UriLists:
         return await first_of(works)
 
     async def _servers(self, host: str) -> tuple[str, ...]:
-        """Name servers at the first name from ``host`` upwards that the DNS knows; of an alias those of its target."""
+        """Name servers at the first name from ``host`` upwards of which the DNS tells any; of an alias those of its target.
+
+        A name server that says only "no such record" about a host, without the SOA of its zone, leaves the parent to be asked:
+        else a host would have to be its own zone to be tested.
+        """
         name = host
         asked: set[str] = set()
         registered = self.domains.registered(name)
@@ -283,8 +287,9 @@ class UriLists:
                 name = answer.canonical
                 registered = self.domains.registered(name)
                 continue
-            if answer.ok or answer.status is Status.NODATA:
-                return _of(answer)
+            servers = _of(answer) if answer.ok or answer.status is Status.NODATA else ()
+            if servers:
+                return servers
             if name == registered:
                 break
             name = name.partition(".")[2]

@@ -148,6 +148,11 @@ def test_name_servers_of_a_link() -> None:
     assert talk.logged(523) == ["ns-a-bl found 45.76.1.9 ns.lists.net"]
 
 
+def test_name_servers_of_the_domain_count_for_a_host_that_has_none_of_its_own() -> None:
+    zone = "www.x.com A 45.76.1.1\nx.com NS ns1.badns.net\nbadns.net.ns.lists.net A 127.0.0.2"
+    assert codes([sent(node({uri_lists.NS_BL: "ns.lists.net"}, zone), "http://www.x.com/")]) == ["550 #894"]
+
+
 @pytest.mark.parametrize(
     ("option", "value", "zone", "text"),
     [
