@@ -170,15 +170,15 @@ class SpfPolicy(Filter):
     # Headers
 
     def headers(self, session: Session, transaction: Transaction) -> None:
-        """Two Received-SPF fields in front of the Received field."""
+        """Two Received-SPF fields right behind the Received field, which everybody behind us expects at the top."""
         if session.usual_suspect or not session.settings[SPF_RECEIVED_SPF_HEADERS]:
             return
         assert transaction.headers is not None
         outcomes = transaction.own(_Outcomes)
         common = [("helo", session.helo), ("client-ip", session.address), ("receiver", session.interface_name)]
         sender = ("envelope-from", f"<{transaction.sender.address}>")
-        transaction.headers.prepend("Received-SPF", received_spf(outcomes.mail, "mailfrom", [sender, *common]))
-        transaction.headers.prepend("Received-SPF", received_spf(outcomes.helo, "helo", common))
+        transaction.headers.put_second("Received-SPF", received_spf(outcomes.mail, "mailfrom", [sender, *common]))
+        transaction.headers.put_second("Received-SPF", received_spf(outcomes.helo, "helo", common))
 
 
 def _count(session: Session, result: SpfResult) -> None:

@@ -173,14 +173,16 @@ class HeaderList:
         found = self.first(name)
         return default if found is None else found.text
 
-    def prepend(self, name: str, value: str) -> None:
-        """Put a field before all others."""
-        self.prepend_raw(field(name, value))
-
     def prepend_raw(self, raw: bytes) -> None:
         """Put a field, made by ``field`` or a builder of ``message.trace``, before all others."""
         self._raw.insert(0, raw)
         self._names.insert(0, _name_of(raw))
+
+    def put_second(self, name: str, value: str) -> None:
+        """Put a field behind the first one: a trace field that belongs to our Received, which stays at the very top."""
+        raw = field(name, value)
+        self._raw.insert(1, raw)
+        self._names.insert(1, _name_of(raw))
 
     def append(self, name: str, value: str) -> None:
         """Put a field behind all others."""

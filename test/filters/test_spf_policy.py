@@ -118,7 +118,7 @@ def test_tag_policy_delivers_with_marks_whether_checks_are_delayed_or_not(delay:
     assert len(made.logged(1034)) == 1
 
 
-def test_headers_stand_above_received() -> None:
+def test_headers_stand_right_below_received() -> None:
     made = talk("v=spf1 ip4:81.2.69.10 -all")
     hop = made.hop("45.76.9.1")
     client = made.greeted(CLIENT, "mail.kestrel.net")
@@ -126,12 +126,13 @@ def test_headers_stand_above_received() -> None:
     client.say("RCPT TO:<bob@hill.org>")
     client.message()
     text = hop.contents[0].replace(b"\r\n\t", b" ").decode()
-    assert text.split("\r\n")[:2] == [
+    lines = text.split("\r\n")
+    assert lines[0].startswith("Received: from")
+    assert lines[1:3] == [
         "Received-SPF: None; identity=helo; helo=mail.kestrel.net; client-ip=81.2.69.10; receiver=mx.test",
         'Received-SPF: Pass; identity=mailfrom; envelope-from="<ada@kestrel.net>"; helo=mail.kestrel.net; client-ip=81.2.69.10; '
         "receiver=mx.test",
     ]
-    assert text.split("\r\n")[2].startswith("Received: from")
 
 
 def test_values_that_are_no_dot_atoms_are_quoted_and_long_lines_folded() -> None:
