@@ -79,13 +79,12 @@ def main() -> None:
     """Be twistd, metered."""
     file, descriptors, *words = sys.argv[1:]
     sys.argv = ["twistd", *words]
-    from twisted.internet import epollreactor
-
-    epollreactor.install()
-    from twisted.internet import reactor
     from twisted.scripts.twistd import run
 
     from smtpf.process import lifecycle
+    from smtpf.process.short_turns import install
+
+    loop = install()
 
     if int(descriptors):
         parts = vars(lifecycle)
@@ -97,7 +96,6 @@ def main() -> None:
         parts["raise_limits"] = believed
     with open(file, "r+b") as opened:
         page = mmap.mmap(opened.fileno(), SIZE)
-    loop: Any = reactor
     loop._poller = _Poller(loop._poller, page)
     run()
 

@@ -26,6 +26,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.mail.smtp import ESMTP, IMessage, IMessageDelivery, User
 from zope.interface import implementer
 
+from smtpf.process.short_turns import install
 from smtpf.running import run_services
 from smtpf.settings.words import escaped
 from smtpf.tap import start
@@ -90,8 +91,7 @@ Tell = Callable[[str], None]
 
 def main(words: Sequence[str]) -> int:
     """Prepare the folder and run node and next hop until interrupted. The exit status."""
-    from twisted.internet import reactor
-
+    reactor = install()
     given = _arguments(words)
     folder = Path(given.work).absolute()
     prepare(folder, given.port, given.hop_port)

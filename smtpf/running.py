@@ -11,13 +11,13 @@ from typing import Any
 from twisted.application.service import MultiService
 from twisted.logger import globalLogBeginner
 
+from smtpf.process.short_turns import install
 from smtpf.tap import start
 
 
 def run_node(words: Sequence[str]) -> int:
     """Do what ``words`` ask for. Returns when the node has ended; raises SystemExit for actions and wrong settings."""
-    from twisted.internet import reactor
-
+    reactor = install()
     return run_services(reactor, start(words, reactor))
 
 

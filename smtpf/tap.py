@@ -26,6 +26,7 @@ from smtpf.process.ending import DONE, FAILED, CannotStart
 from smtpf.process.instance import Predecessor
 from smtpf.process.lifecycle import prepare
 from smtpf.process.pidfile import PidFile
+from smtpf.process.short_turns import install
 from smtpf.settings.catalogue import instances
 from smtpf.settings.dump import dump
 from smtpf.settings.language import Loaded, Problem, load, log_unknown, read_file
@@ -80,8 +81,7 @@ def makeService(options: Options) -> MultiService:
 
     Going into the background is smtpf's own (``daemon``), so twistd is told not to.
     """
-    from twisted.internet import reactor
-
+    reactor = install()
     twistd = options.parent
     foreground = bool(twistd["nodaemon"] or twistd["debug"])
     twistd["nodaemon"] = True

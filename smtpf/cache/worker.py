@@ -20,6 +20,8 @@ QUEUE_LIMIT = 20_000
 """Jobs that may wait. A put beyond it fails at once."""
 BATCH = 256
 """Jobs done in one transaction."""
+AT_ONCE = 32
+"""Results given to those who wait in one turn of the reactor."""
 LINGER = 0.02
 """Seconds that a job nobody waits for may wait for company: waking the thread costs more than most jobs."""
 
@@ -100,6 +102,7 @@ class Thread:
         self._limit = limit
         self._jobs: deque[Job] = deque()
         self._wake = threading.Condition()
+        self._outcomes: deque[Outcome] = deque()
         self._stopping = False
         self._lingering = False
         self._thread = threading.Thread(target=self._run, name="smtpf-cache", daemon=True)
@@ -125,6 +128,23 @@ class Thread:
         with self._wake:
             self._wake.notify()
 
+    def _hear(self, outcomes: list[Outcome]) -> None:
+        idle = not self._outcomes
+        self._outcomes.extend(outcomes)
+        if idle:
+            self._deliver_some()
+
+    def _deliver_some(self) -> None:
+        """Deliver in order, in short turns of the reactor: each outcome may set a session going."""
+        outcomes = self._outcomes
+        try:
+            for _ in range(min(AT_ONCE, len(outcomes))):
+                job, result, error = outcomes.popleft()
+                job.done(result, error)
+        finally:
+            if outcomes:
+                self._reactor.callLater(0, self._deliver_some)
+
     def stop(self) -> None:
         with self._wake:
             self._stopping = True
@@ -141,7 +161,7 @@ class Thread:
                 if not self._jobs:
                     return
                 batch = [self._jobs.popleft() for _ in range(min(BATCH, len(self._jobs)))]
-            self._reactor.callFromThread(deliver, perform(self._database, batch, self._repair))
+            self._reactor.callFromThread(self._hear, perform(self._database, batch, self._repair))
 
 
 class Inline:

@@ -36,6 +36,7 @@ from smtpf.process.collection import settle_collector
 from smtpf.process.ending import FAILED, leave
 from smtpf.process.listening import Answering
 from smtpf.process.sessions import SessionsInProgress
+from smtpf.process.short_turns import install
 from smtpf.process.unix_clock import UnixClock
 from smtpf.serving import Serving, StartRefused
 from smtpf.settings.catalogue import instances
@@ -263,9 +264,7 @@ class WorkerProcess:
 
 def main() -> None:
     """Be a worker until the coordinator does not want it any more."""
-    from twisted.internet import reactor as installed
-
-    reactor: Any = installed
+    reactor = install()
     handover = socket.socket(fileno=HANDOVER)
     process = WorkerProcess(reactor, handover)
     factory = Factory.forProtocol(lambda: process.channel)
