@@ -16,7 +16,7 @@ from typing import NamedTuple
 import attrs
 
 from smtpf.journal.message import Message, warn
-from smtpf.settings.option import Action, AnyOption, OptionError
+from smtpf.settings.option import Action, AnyOption, OptionError, Words
 from smtpf.settings.process_options import ACTION_ORDER, FILE, LENIENT
 from smtpf.settings.store import Settings
 from smtpf.settings.words import END_OF_OPTIONS, Assignment, Form, Word, assignment, cut
@@ -179,7 +179,9 @@ class Draft:
             option.parse(text)
         except OptionError as wrong:
             self.error(place, f'"{option.name}" {wrong}')
-            return
+            if not isinstance(option, Words) or not option.words:
+                return
+            text = option.known_part(text)
         self._texts[option] = text
 
     def _unknown(self, given: Assignment) -> str:

@@ -183,16 +183,25 @@ class Words(Option[tuple[str, ...]]):
     """Characters of which one may stand before each of ``words``."""
 
     def parse(self, text: str) -> tuple[str, ...]:
-        spaced = text
-        for mark in self.separators[1:]:
-            spaced = spaced.replace(mark, self.separators[0])
-        elements = tuple(element.strip() for element in spaced.split(self.separators[0]) if element.strip())
+        elements = self._cut(text)
         if self.words:
             for element in elements:
-                bare = element[1:] if element[0] in self.signs else element
-                if bare.lower() not in self.words:
+                if not self._known(element):
                     raise OptionError(f"takes a list of {'|'.join(self.words)}, not {element!r}")
         return elements
+
+    def _cut(self, text: str) -> tuple[str, ...]:
+        for mark in self.separators[1:]:
+            text = text.replace(mark, self.separators[0])
+        return tuple(element.strip() for element in text.split(self.separators[0]) if element.strip())
+
+    def _known(self, element: str) -> bool:
+        bare = element[1:] if element[0] in self.signs else element
+        return bare.lower() in self.words
+
+    def known_part(self, text: str) -> str:
+        """``text`` without the elements that are none of ``words``."""
+        return self.separators[0].join(element for element in self._cut(text) if self._known(element))
 
 
 @attrs.frozen(eq=False, kw_only=True)

@@ -22,8 +22,9 @@ COMPRESSED = Words("deny-compressed-name", "*.bat;*.com", "Names.", aliases=("de
 SOA = Level("uri-valid-soa", "-", "SOA.")
 GONE = Flag("smtp-drop-rset", False, "RSET never ends a connection.", ignored=True)
 PAD = Text("rfc2821-pad-reply-octet", "", "Pad.")
+KEY = Words("grey-key", "ptr,mail,rcpt", "Key.", words=("ip", "ptr", "mail", "rcpt"), signs="+-!")
 OPTIONS: tuple[AnyOption, ...] = (
-    AFTER, BLACK_LISTS, REPORT, POLICY, REQUIRE_MX, COMPRESSED, SOA, GONE, PAD, INTERFACES, HELP, QUIT, RESTART, VERSION,
+    AFTER, BLACK_LISTS, REPORT, POLICY, REQUIRE_MX, COMPRESSED, SOA, GONE, PAD, KEY, INTERFACES, HELP, QUIT, RESTART, VERSION,
 )  # fmt: skip
 
 
@@ -64,6 +65,18 @@ def test_lenient_makes_warnings_of_errors_and_leaves_those_settings_alone() -> N
     assert [problem.is_error for problem in loaded.problems] == [False, False]
     assert loaded.exit_status == 0
     assert loaded.settings[AFTER] == 7
+
+
+@pytest.mark.parametrize(("text", "kept"), [("ip,colour,mail", ("ip", "mail")), ("ip -colour !mail", ("ip", "!mail")), ("colour", ())])
+def test_lenient_leaves_unknown_words_out_of_a_list(text: str, kept: tuple[str, ...]) -> None:
+    loaded = from_file(f'grey-key="{text}"\n+lenient\n')
+    assert told(loaded) == [f'/etc/smtpf/smtpf.cf:1: warning: "grey-key" takes a list of ip|ptr|mail|rcpt, not {unknown(text)!r}']
+    assert loaded.exit_status == 0
+    assert loaded.settings[KEY] == kept
+
+
+def unknown(text: str) -> str:
+    return re.findall(r"[+!-]?colour", text)[0]
 
 
 def test_lenient_from_the_command_line_covers_the_file_but_not_stray_arguments() -> None:
