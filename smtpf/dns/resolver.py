@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 MAX_CACHED = 20_000
 """Answers kept; the least recently used one goes first."""
 FAILURE_TTL = 5
-"""Seconds for which a failure, or a negative answer without SOA, is kept, lest a broken zone be asked at each command (RFC 9520)."""
+"""Seconds for which a failure is kept, lest a broken zone be asked at each command (RFC 9520)."""
+UNBOUNDED_TTL = 1
+"""Seconds for which a negative answer without SOA is kept: it says nothing of its lifetime, and is not for a cache (RFC 2308 5)."""
 MAX_UNDER_WAY = 10_000
 """Different questions under way; one more is answered as timed out at once."""
 
@@ -151,8 +153,10 @@ class Resolver:
         return answer
 
     def _keep(self, key: tuple[str, str], answer: Answer) -> None:
-        unbounded = not answer.ok and answer.authority is None
-        ttl = min(FAILURE_TTL, answer.ttl or FAILURE_TTL) if unbounded else answer.ttl
+        ttl = answer.ttl
+        if not answer.ok and answer.authority is None:
+            longest = FAILURE_TTL if answer.failed else UNBOUNDED_TTL
+            ttl = min(longest, ttl or longest)
         if ttl > 0:
             self._cache[key] = (self._reactor.seconds() + ttl, answer)
             self._cache.move_to_end(key)

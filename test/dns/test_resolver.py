@@ -22,7 +22,7 @@ from smtpf.dns import wire
 from smtpf.dns.answer import Answer, Mx, Status
 from smtpf.dns.client import MAX_FORGERIES
 from smtpf.dns.hosts import HostsFile
-from smtpf.dns.resolver import FAILURE_TTL, Resolver
+from smtpf.dns.resolver import FAILURE_TTL, UNBOUNDED_TTL, Resolver
 from smtpf.dns.servers import DNS_SERVERS, server, system_servers
 from smtpf.settings.option import OptionError
 from test.support.dns_server import Script, ScriptedServer, reply
@@ -123,6 +123,20 @@ def test_negative_answers_live_as_long_as_the_soa_minimum(reactor_run: Any) -> N
     resolver._keep(("no.example", "A"), answer)
     assert resolver.query("no.example", "A") is answer
     clock.advance(121)
+    assert resolver._cached(("no.example", "A")) is None
+
+
+@pytest.mark.parametrize(("rcode", "kept"), [(0, UNBOUNDED_TTL), (3, UNBOUNDED_TTL), (2, FAILURE_TTL)])
+def test_a_negative_answer_without_soa_is_hardly_kept(rcode: int, kept: int) -> None:
+    clock = Clock()
+    asked = dns.message.make_query("no.example", "A", id=9)
+    got = wire.response(reply(asked, rcode=rcode).to_wire(), 9, wire.wire_name("no.example") or b"", 1)
+    assert got is not None
+    resolver = Resolver(clock, [], hosts=HostsFile("/nonexistent"))
+    resolver._keep(("no.example", "A"), wire.answer("no.example", "A", got))
+    clock.advance(kept - 0.1)
+    assert resolver._cached(("no.example", "A")) is not None
+    clock.advance(0.2)
     assert resolver._cached(("no.example", "A")) is None
 
 
