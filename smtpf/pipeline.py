@@ -36,6 +36,9 @@ class Stage(Enum):
     RSET = "rset"
     CLOSE = "close"
 
+    # Thirteen look-ups a message: that of Enum is written in Python.
+    __hash__ = object.__hash__
+
 
 class Code(IntEnum):
     """Verdicts by number; cache values and the exit status of external programs use the digit."""

@@ -7,7 +7,7 @@ end here by one plain call, and no Deferred is made for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -28,6 +28,34 @@ def run(
     ended).
     """
     return _Run(work, done, failed).step(None)
+
+
+class Signal:
+    """Something one coroutine under :func:`run` waits for, once: a Deferred without a chain, for what happens many times a message."""
+
+    __slots__ = ("_answer", "_heard", "_hears")
+
+    def __init__(self) -> None:
+        self._hears: Callable[[Any], Any] | None = None
+        self._answer: Any = None
+        self._heard = False
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return (yield self)
+
+    def addBoth(self, hears: Callable[[Any], Any]) -> None:
+        """Called by the one who drives the coroutine."""
+        if self._heard:
+            hears(self._answer)
+        else:
+            self._hears = hears
+
+    def fire(self, answer: Any = None) -> None:
+        """The wait is over; a Failure raises where it is waited."""
+        self._heard = True
+        self._answer = answer
+        if self._hears is not None:
+            self._hears(answer)
 
 
 class _Run:

@@ -349,6 +349,8 @@ def _marked_by_sender(fields: tuple[bytes, ...], score_reject: int) -> Reply | N
 
 def remove_foreign(headers: HeaderList, original: tuple[bytes, ...], names: tuple[str, ...]) -> None:
     """Take out the marks that came with the message; those made here in this transaction stay."""
+    if not headers.has_prefixed(FOREIGN) and not any(name in headers for name in names):
+        return
     removed = [field.raw for field in headers.remove_prefixed(FOREIGN)]
     for name in names:
         if name:

@@ -23,6 +23,8 @@ LONGEST_VALUE = 1000
 
 LONGEST_TRACEBACK = 8000
 """Characters of a traceback in the structured log."""
+TRACEBACK = "traceback"
+"""The one named value that has lines; a form of the log must carry them."""
 
 INTERNAL_ERROR = err(
     539,
@@ -59,6 +61,7 @@ class Entry:
         self.body = body
         """The format with its arguments."""
         self.extra = extra
+        """As the writer gave them."""
 
     @property
     def text(self) -> str:
@@ -71,7 +74,7 @@ class Entry:
     def fields(self) -> dict[str, Any]:
         """The named values: those of the format by ``Message.fields``, then those the writer added."""
         named = dict(zip(self.message.fields, self.args, strict=False))
-        named.update(self.extra)
+        named.update((name, value if name == TRACEBACK else harmless(value)) for name, value in self.extra.items())
         return named
 
     def __str__(self) -> str:
@@ -106,7 +109,12 @@ class Journal:
         """
         if not (message.always or self._levels.get(message.word, 0) >= message.at_least):
             return
-        safe = tuple([arg if type(arg) is int else harmless(arg) for arg in args])
+        # What needs no look from close by is most of what is written.
+        safe = tuple([
+            arg if (kind := type(arg)) is int or (kind is str and len(arg) <= LONGEST_VALUE and arg.isascii() and arg.isprintable())
+            else harmless(arg)
+            for arg in args
+        ])  # fmt: skip
         try:
             body = message.format % safe
         except (TypeError, ValueError, OverflowError) as reason:
@@ -114,8 +122,7 @@ class Journal:
             self.write(INTERNAL_ERROR, "journal", message.number, "format", reason, 0, session=session)
         if session is None and message is INTERNAL_ERROR:
             session = "0"
-        extra = {name: harmless(value) for name, value in fields.items()} if fields else fields
-        self._target(Entry(self._now(), self._pid or os.getpid(), message, safe, session, body, extra))
+        self._target(Entry(self._now(), self._pid or os.getpid(), message, safe, session, body, fields))
 
     def failure(self, failure: Failure, session: str | None = None, doing: str = "") -> None:
         """Write #539 for an exception nobody expected. ``doing`` tells what was being done."""
@@ -129,7 +136,7 @@ class Journal:
             harmless(failure.getErrorMessage()),
             errno if isinstance(errno, int) else 0,
         )
-        extra = {"traceback": failure.getTraceback()[-LONGEST_TRACEBACK:]}
+        extra = {TRACEBACK: failure.getTraceback()[-LONGEST_TRACEBACK:]}
         session = "0" if session is None else session
         body = INTERNAL_ERROR.format % args
         self._target(Entry(self._now(), self._pid or os.getpid(), INTERNAL_ERROR, args, session, body, extra))

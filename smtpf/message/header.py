@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from enum import Enum
+from functools import lru_cache
 
 import attrs
 
@@ -166,6 +167,8 @@ class HeaderList:
     def all(self, name: str) -> list[Field]:
         """Every field of that name, in order."""
         key = _key(name)
+        if key not in self._names:
+            return []
         return [Field(raw) for raw, known in zip(self._raw, self._names, strict=True) if known == key]
 
     def get(self, name: str, default: str = "") -> str:
@@ -195,10 +198,16 @@ class HeaderList:
 
     def remove(self, name: str) -> list[Field]:
         """Take every field of that name out; those taken out."""
+        if name not in self:
+            return []
         removed = self.all(name)
-        if removed:
-            self._keep_all_but(_key(name))
+        self._keep_all_but(_key(name))
         return removed
+
+    def has_prefixed(self, prefix: str) -> bool:
+        """There is a field whose name begins with ``prefix``."""
+        key = _key(prefix)
+        return any(known.startswith(key) for known in self._names)
 
     def remove_prefixed(self, prefix: str) -> list[Field]:
         """Take every field out whose name begins with ``prefix``; those taken out."""
@@ -264,6 +273,7 @@ def _tag_text(tag: str) -> str:
     return encode_words(_BREAK.sub(" ", tag).replace("\r\n", " "))
 
 
+@lru_cache(maxsize=256)
 def _key(name: str) -> bytes:
     return name.lower().encode("latin-1", "replace")
 

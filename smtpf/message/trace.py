@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from email.utils import formatdate
+from functools import lru_cache
 
 from smtpf.message.header import field
 
@@ -50,7 +51,7 @@ def received(
         "Received",
         f"from {_safe(helo)} ({_safe(client_name)} [{_safe(client_address)}])\r\n"
         f"\tby {by} ({by} [{_safe(interface_address)}]) envelope-from <{_safe(sender)}>\r\n"
-        f"\twith {protocol}{secured} id {tid} ret-id {ret_id}; {formatdate(when, localtime=True)}",
+        f"\twith {protocol}{secured} id {tid} ret-id {ret_id}; {_date(int(when))}",
     )
 
 
@@ -64,5 +65,12 @@ def report(
     )
 
 
+@lru_cache(maxsize=4)
+def _date(when: int) -> str:
+    return formatdate(when, localtime=True)
+
+
 def _safe(text: str) -> str:
+    if text.isascii() and text.isprintable() and " " not in text:
+        return text[:MAX_VALUE]
     return _UNSAFE.sub("?", text[:MAX_VALUE])

@@ -212,6 +212,9 @@ class Listening:
 
     def _keep(self, text: str, listener: socket.socket) -> None:
         name = interface_name(self._settings[INTERFACE_NAME], listener.getsockname()[0], self._host_name, self._reverse)
+        # Accepted connections inherit both. Without the first each reply would wait for the client's acknowledgement of the one before.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.bound.append(Bound(text, listener, name))
 
     def _refuse(self, text: str, error: OSError) -> None:

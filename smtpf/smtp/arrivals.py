@@ -37,6 +37,7 @@ class Arrivals:
         self._second = -1
         self._this_second = 0
         self._ticks: deque[list[int]] = deque(maxlen=10)
+        self._minute = 0
 
     @property
     def now(self) -> int:
@@ -52,9 +53,11 @@ class Arrivals:
         tick = now // _TICK
         if self._ticks and self._ticks[-1][0] == tick:
             self._ticks[-1][1] += 1
+            self._minute += 1
         else:
             self._ticks.append([tick, 1])
-        minute = sum(count for at, count in self._ticks if at > tick - 10)
+            self._minute = sum(count for at, count in self._ticks if at > tick - 10)
+        minute = self._minute
         self._stats.set(general.CONNECTIONS_PER_MINUTE, minute)
         self._stats.raise_to(general.HIGH_CONNECTIONS_PER_MINUTE, minute)
         self._stats.raise_to(general.HIGH_CONNECTIONS_PER_SECOND, self._this_second)

@@ -539,13 +539,16 @@ class NextHopProtocol(ESMTPClient):
         if self.broken is not None:
             return self.broken
         writer = DotWriter()
-        flow = self._flow = _Flow(self)
-        self.transport.registerProducer(flow, True)
+        flow: _Flow | None = None
         pending = [writer.write(head)]
         size = len(head)
         while True:
+            # A short message is one write, which nothing needs to hold back.
+            if flow is None and size >= WRITE_SIZE:
+                flow = self._watch_flow()
             piece = read()
             if isinstance(piece, Deferred):
+                flow = flow or self._watch_flow()
                 piece = await piece
             if self.broken is not None:
                 return self.broken
@@ -557,7 +560,7 @@ class NextHopProtocol(ESMTPClient):
                 break
             pending.append(writer.write(piece))
             size += len(piece)
-            if size >= WRITE_SIZE:
+            if size >= WRITE_SIZE and flow is not None:
                 self._write(b"".join(pending))
                 pending.clear()
                 size = 0
@@ -566,8 +569,9 @@ class NextHopProtocol(ESMTPClient):
                     await flow.drained
                     if self.broken is not None:
                         return self.broken
-        self._flow = None
-        self.transport.unregisterProducer()
+        if flow is not None:
+            self._flow = None
+            self.transport.unregisterProducer()
         pending.append(writer.end())
         answered: Deferred[HopAnswer] = Deferred()
         self._waiting = answered
@@ -578,6 +582,11 @@ class NextHopProtocol(ESMTPClient):
         if self.broken is None:
             self._rest()
         return answer
+
+    def _watch_flow(self) -> _Flow:
+        flow = self._flow = _Flow(self)
+        self.transport.registerProducer(flow, True)
+        return flow
 
     def flowing(self) -> None:
         """The buffer has drained: the host is alive, and it is our turn."""

@@ -12,6 +12,7 @@ import ipaddress
 import re
 import unicodedata
 from enum import Enum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import attrs
@@ -249,6 +250,7 @@ def _path_end(text: str) -> int:
     return blank.start() if blank else len(text)
 
 
+@lru_cache(maxsize=1024)
 def parse_path(text: str, role: Role, rules: PathRules) -> Path | PathError:
     """Parse one path under ``rules``. Linear in its length.
 

@@ -130,7 +130,7 @@ class KeptConnections:
         per_host, total, idle = settings[FORWARD_REUSE_LIMIT], settings[FORWARD_REUSE_TOTAL], settings[FORWARD_REUSE_IDLE]
         if place is None or self._closed or not (per_host and total and idle) or not protocol.at_rest:
             return False
-        if protocol.transactions >= settings[FORWARD_REUSE_MESSAGES] or not protocol.is_silent():
+        if protocol.transactions >= settings[FORWARD_REUSE_MESSAGES]:
             return False
         if len(self._places.get(place, ())) >= per_host:
             return False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Awaitable, Callable, Iterable
 from enum import Enum, StrEnum
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from smtpf.journal.message import Message
@@ -389,13 +389,18 @@ class Session:
     @property
     def private(self) -> bool:
         """10/8, 172.16/12, 192.168/16, 169.254/16, fe80::/10 or fc00::/7."""
-        return any(self.ip in network for network in PRIVATE if network.version == self.ip.version)
+        return _is_private(self.ip)
 
 
 PRIVATE = tuple(
     ipaddress.ip_network(network)
     for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fe80::/10", "fc00::/7")
 )
+
+
+@lru_cache(maxsize=4096)
+def _is_private(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return any(ip in network for network in PRIVATE if network.version == ip.version)
 
 
 class Decisions(list[Verdict]):

@@ -21,6 +21,8 @@ from twisted.mail import smtp
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from smtpf.waiting import Signal
+
 MAX_LINE = 1000
 """Octets of a command line, line end included."""
 MAX_BUFFER = 65536
@@ -79,7 +81,7 @@ class Wire(smtp.ESMTP):
         self._make_talker = talker
         self._talker: Talker | None = None
         self._received = bytearray()
-        self._waiting: Deferred[None] | None = None
+        self._waiting: Signal | None = None
         self._resting: Deferred[bool] | None = None
         self._draining: Deferred[None] | None = None
         self._rest_call: IDelayedCall | None = None
@@ -100,11 +102,6 @@ class Wire(smtp.ESMTP):
     # From the transport.
 
     def connectionMade(self) -> None:
-        try:
-            self.transport.setTcpNoDelay(True)
-            self.transport.setTcpKeepAlive(True)
-        except AttributeError:
-            pass
         self.transport.registerProducer(self, True)
         self._direct = getattr(self.transport, "writeSomeData", None)
         self._talker = self._make_talker(self)
@@ -307,9 +304,9 @@ class Wire(smtp.ESMTP):
         if self.gone is not None:
             raise self.gone
         self._lines_at_once = 0
-        self._waiting = Deferred()
+        signal = self._waiting = Signal()
         self._set_alarm(timeout)
-        await self._waiting
+        await signal
         if self.gone is not None and not self._received:
             raise self.gone
 
@@ -317,7 +314,7 @@ class Wire(smtp.ESMTP):
         waiting, self._waiting = self._waiting, None
         self._deadline = 0.0
         if waiting is not None:
-            waiting.callback(None)
+            waiting.fire()
 
     def _end_rest(self, early: bool) -> None:
         if early and not (self.gone is not None or self._until_input):
@@ -354,7 +351,7 @@ class Wire(smtp.ESMTP):
         self._deadline = 0.0
         if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
-            waiting.errback(Failure(TimedOut()))
+            waiting.fire(Failure(TimedOut()))
         elif self._draining is not None:
             draining, self._draining = self._draining, None
             draining.callback(None)

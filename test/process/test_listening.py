@@ -188,6 +188,16 @@ def test_connections_are_accepted_with_their_peer(place: Place) -> None:
     client.close()
 
 
+def test_replies_do_not_wait_for_acknowledgements_and_dead_clients_are_noticed(place: Place) -> None:
+    client = place.connect()
+    place.reactor.reading[0].doRead()
+    (transport,) = place.accepted
+    assert transport.getTcpNoDelay()
+    assert transport.getTcpKeepAlive()
+    transport.abortConnection()
+    client.close()
+
+
 class Exhausted:
     """A listening socket in a process without descriptors."""
 

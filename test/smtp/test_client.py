@@ -368,8 +368,9 @@ def test_host_that_takes_nothing_more_has_failed():
     hop.protocol.dataReceived(b"354 go\r\n")
 
     def chunks():
+        yield b"x" * 65534 + b"\r\n"
         hop.wire.producer.pauseProducing()
-        for _ in range(4):
+        for _ in range(3):
             yield b"x" * 65534 + b"\r\n"
 
     heard = run(hop.protocol.send_content(b"", pieces(chunks()), 10, 600))
@@ -392,8 +393,9 @@ def test_connection_lost_while_writing_is_a_write_error():
     hop.protocol.dataReceived(b"354 go\r\n")
 
     def chunks():
+        yield b"x" * 65534 + b"\r\n"
         hop.wire.producer.pauseProducing()
-        for _ in range(4):
+        for _ in range(3):
             yield b"x" * 65534 + b"\r\n"
 
     heard = run(hop.protocol.send_content(b"", pieces(chunks()), 10, 600))
