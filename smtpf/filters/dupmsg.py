@@ -108,10 +108,8 @@ class DupMsg(Filter):
         session.count(HIT)
         refused = record.code == "5"
         session.log(DUPLICATE, "REJECT" if refused else "DISCARD", own.identity.decode("utf-8", "replace"), record.value[2:])
-        if refused:
-            return reject(REJECTED, fact=own.key)
         transaction.flags.add(MsgFlag.DISCARD)
-        return discard(own.key)
+        return reject(REJECTED, fact=own.key) if refused else discard(own.key)
 
     def rset(self, session: Session, transaction: Transaction) -> None:
         """Remember the message, if its client does not know what became of it."""

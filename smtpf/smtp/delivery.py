@@ -279,6 +279,14 @@ async def _body(talk: Conversation, transaction: Transaction, intake: Intake, ch
 
 async def dot(talk: Conversation, transaction: Transaction, intake: Intake) -> Verdict:
     """What becomes of the message: the verdict whose reply the client hears."""
+    verdict = await _judged(talk, transaction, intake)
+    if verdict.code is Code.REJECT and talk.session.settings[opt.SMTP_DROP_DOT]:
+        return attrs.evolve(verdict, code=Code.DROP)
+    return verdict
+
+
+async def _judged(talk: Conversation, transaction: Transaction, intake: Intake) -> Verdict:
+    """The dot stage, and the next hops where it lets the message pass (4.7)."""
     session, settings = talk.session, talk.session.settings
     if intake.dropped is not None:
         return intake.dropped
@@ -291,14 +299,11 @@ async def dot(talk: Conversation, transaction: Transaction, intake: Intake) -> V
         return Verdict(Code.REJECT, replies.BARE_LINE_END, (bare,))
     verdict = await talk.engine.pipeline.run(Stage.DOT, session, transaction)
     if MsgFlag.TRAP in transaction.flags:
-        session.count(counters.MSG_TRAP)
         return Verdict(Code.REJECT, replies.BLOCKED, fact="trap")
+    if verdict.negative:
+        return verdict
     if verdict.code is Code.DISCARD or MsgFlag.DISCARD in transaction.flags:
         return Verdict(Code.DISCARD, replies.MESSAGE_ACCEPTED, (transaction.tid,), fact=verdict.fact)
-    if verdict.negative:
-        if verdict.code is Code.REJECT and settings[opt.SMTP_DROP_DOT]:
-            return attrs.evolve(verdict, code=Code.DROP)
-        return verdict
     return await _relay(talk, transaction)
 
 
@@ -345,7 +350,7 @@ async def answered(talk: Conversation, transaction: Transaction, verdict: Verdic
     session = talk.session
     session.state = State.EHLO if session.esmtp else State.HELO
     session.slots.immediate = None
-    session.count(_BY_CODE[verdict.code])
+    session.count(counters.MSG_TRAP if verdict.reply is replies.BLOCKED else _BY_CODE[verdict.code])
     if transaction.delivered:
         session.forwarded_count += 1
     transaction.outcome = verdict

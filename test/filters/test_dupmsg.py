@@ -83,6 +83,7 @@ def test_every_message_can_be_tracked():
     here = Here({DUPMSG_TRACK_ALL: "+"})
     assert here.send() == ["250 #554"]
     assert here.send() == ["550 #340"]
+    assert 'f="discard"' in here.talk.logged(720)[-1]
     assert here.send(address="127.0.0.1") == ["550 #340"]
     assert here.talk.logged(337)[0].startswith("REJECT duplicate Message-Id=<m1@x> previous session=")
 

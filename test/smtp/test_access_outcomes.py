@@ -293,6 +293,41 @@ def test_smtp_drop_dot_closes_on_a_rejected_message() -> None:
     assert node.talk.counted(counters.MSG_DROP) == 1
 
 
+def test_smtp_drop_dot_closes_on_a_message_that_the_next_hop_refused() -> None:
+    node = Node("", {"smtp-drop-dot": "+"})
+    node.hop.script["CONTENT"] = b"554 5.6.0 no\r\n"
+    node.mail()
+    node.rcpt()
+    assert codes(node.client.message()) == ["554 #306"]
+    assert node.client.gone
+
+
+def test_smtp_drop_dot_keeps_a_client_whose_message_may_come_again() -> None:
+    node = Node("", {"smtp-drop-dot": "+"})
+    node.hop.script["CONTENT"] = b"452 4.3.1 full\r\n"
+    node.mail()
+    node.rcpt()
+    assert codes(node.client.message()) == ["451 #307"]
+    assert not node.client.gone
+
+
+def test_a_refusal_at_dot_is_heard_though_the_message_would_be_discarded() -> None:
+    node = Node("connect:192.0.2.9 DISCARD\nlength-connect: 10\n")
+    node.mail()
+    node.rcpt()
+    assert codes(node.client.message()) == ["550 #625"]
+    assert node.hop.contents == []
+
+
+def test_a_trapped_message_is_counted_as_that_alone() -> None:
+    node = Node("from:example.org TRAP\n")
+    node.mail()
+    node.rcpt()
+    assert codes(node.client.message()) == ["550 #945"]
+    assert node.talk.counted(counters.MSG_TRAP) == 1
+    assert node.talk.counted(counters.MSG_REJECT) == 0
+
+
 def test_a_trusted_client_is_dropped_for_no_message_that_has_come_to_its_end() -> None:
     node = Node("", {"smtp-drop-dot": "+"}, ROUTE + "route:local FORWARD: 192.0.2.1\nroute:192.0.2.9 RELAY\n")
     judged(node.talk, dot=reject(SPAM))
