@@ -141,14 +141,14 @@ class Click(Filter):
         return discard(key)
 
     def key(self, session: Session, sender: str) -> str:
-        """The cache key of the pair of network and sender."""
+        """The cache key of the pair of network and sender; the sender's address keeps its case."""
         flags, name = session.flags, session.name
         named = ClientFlag.NO_PTR not in flags or ClientFlag.HELO_HOST in flags
         if name and named and "." in name and ClientFlag.PTR_MULTIDOMAIN not in flags:
             source = self._domains.ptr_suffix(name)
         else:
             source = session.address
-        return f"click:{source},{sender}".lower()
+        return f"click:{source.lower()},{sender}"
 
 
 def _enabled(settings: Settings) -> bool:

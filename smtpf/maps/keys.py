@@ -19,6 +19,8 @@ REMEMBERED = 4096
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _GROUPS = re.compile(r"(?<![^:\[])[0-9a-f]{1,4}(?::[0-9a-f]{1,4}){1,7}(?![^:\]])")
 """A run of groups that stands alone: hex letters of names, as in ``bad.example``, are none."""
+_PREFIX = re.compile(r"^ipv6:(?=[0-9a-f:]+(?::(?:from|to):|$))")
+"""What some write before the address of a client, outside of a literal."""
 _LEADING_ZEROS = re.compile(r"(?<![0-9a-f])0+(?=[0-9a-f])")
 
 
@@ -130,7 +132,7 @@ def fold_mail(address: str) -> str:
 def normal_key(key: str) -> str:
     """A key of a map file as look-ups ask for it: lower case, IPv6 groups without leading zeros, domains in A-labels.
 
-    A key with ``::`` keeps its groups.
+    A key with ``::`` keeps its groups; ``ipv6:`` before an address goes.
     """
     folded = key.lower()
     tag, colon, rest = folded.partition(":")
@@ -138,8 +140,10 @@ def normal_key(key: str) -> str:
         return folded
     if not rest.isascii():
         rest = ":".join(map(_encode_part, rest.split(":")))
-    elif ":" in rest and "::" not in rest:
-        rest = _GROUPS.sub(_shorten, rest)
+    elif ":" in rest:
+        rest = _PREFIX.sub("", rest)
+        if "::" not in rest:
+            rest = _GROUPS.sub(_shorten, rest)
     return f"{tag}:{rest}"
 
 

@@ -27,7 +27,7 @@ from smtpf.smtp import commands, counters, delivery, dialogue, early_talk, outgo
 from smtpf.smtp import options as opt
 from smtpf.smtp.addresses import is_local, plain_address
 from smtpf.smtp.identifiers import TransactionIds
-from smtpf.smtp.session import ClientFlag, Recipient, Session, State, Transaction
+from smtpf.smtp.session import ClientFlag, MsgFlag, Recipient, Session, State, Transaction
 from smtpf.smtp.slots import ReplySlots
 from smtpf.smtp.wire import MAX_LINE, Claim, Disconnected, LineTooLong, NotWritten, TimedOut, Wire
 from smtpf.stats import general
@@ -396,6 +396,8 @@ class Conversation:
             session.last_reject = render(replies.UNKNOWN_COMMAND, ("?",), session.sid).first if unknown else answer.first
             if verdict.reply is not replies.EHLO_NOT_SUPPORTED:
                 session.reject_count += 1
+            if verdict.reply in replies.PROTOCOL_ERRORS and session.transaction is not None:
+                session.transaction.flags.add(MsgFlag.POLICY)
             if session.settings[opt.SMTP_REJECT_DELAY] and not session.usual_suspect:
                 await self._delay_refusal()
         answer = outgoing.with_words(answer, self._addition(answer))

@@ -9,6 +9,8 @@ UNKNOWN_COMMAND = Reply(248, "500 5.5.1 %s command unknown", meaning="No such ve
 MISSING_ARGUMENT = Reply(249, "501 5.5.2 %s missing argument", meaning="The command needs an argument and came without.")
 NOT_IMPLEMENTED = Reply(250, "502 5.5.1 %s not implemented", meaning="A verb of SMTP that smtpf does not offer here.")
 OUT_OF_SEQUENCE = Reply(251, "503 5.5.1 %s out of sequence", meaning="The command is not allowed at this point of the session.")
+PROTOCOL_ERRORS = (UNKNOWN_COMMAND, MISSING_ARGUMENT, NOT_IMPLEMENTED, OUT_OF_SEQUENCE)
+"""Refusals of a command as such; a transaction in which one is given gets no click challenge."""
 SCHIZOPHRENIC_EHLO = Reply(252, "550 5.7.1 client %s [%s] is schizophrenic", meaning="A second EHLO named another host than the first.")
 EHLO_NOT_SUPPORTED = Reply(253, "502 5.5.1 EHLO not supported", meaning="smtp-enable-esmtp is off; the client should fall back to HELO.")
 EHLO_HELLO = Reply(254, "250-%s Hello %s [%s]", meaning="First line of the answer to EHLO.")

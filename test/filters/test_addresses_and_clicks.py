@@ -180,6 +180,23 @@ def test_url_takes_the_challenge_and_the_pair(options: dict) -> None:
     assert challenge("click:kestrel.net,ada@kestrel.net", found[1][:6], "shells") == f"CLICK-{found[1]}"
 
 
+def test_sender_keeps_the_case_of_his_address(options: dict) -> None:
+    answer, _ = refused(talk({**options, click.CLICK_URL: "https://click.hill.org/in"}), "Ada@Kestrel.net")
+    assert answer[-1].endswith("&c=click%3Akestrel.net%2CAda%40Kestrel.net")
+
+
+@pytest.mark.parametrize("command", ["BOGUS", "RCPT", "VRFY bob", "DATA"])
+def test_protocol_errors_offer_nothing(options: dict, command: str) -> None:
+    made = talk({**options, MAIL_REQUIRE_MX: "-"})
+    client = made.greeted()
+    client.say(ADA)
+    assert client.say(command)[0].startswith("50") and "White list" not in client.say(command)[0]
+    assert "White list" not in client.say("RCPT TO:<zed@far.example>")[0]
+    client.say("RCPT TO:<bob@hill.org>")
+    client.message()
+    assert 'f="policy"' in made.logged(720)[0]
+
+
 @pytest.mark.parametrize("change", [{click.CLICK_SECRET: ""}, {click.CLICK_URL: ""}, {click.CLICK_URL: "http://click.hill.org/in"}])
 def test_nothing_is_offered_without_secret_or_with_a_plain_url(options: dict, change: dict) -> None:
     answer, _ = refused(talk({**options, **change}))
