@@ -453,12 +453,15 @@ class MimeWalker:
     def _open_part(self, part: Part, decoder: TransferDecoder) -> None:
         self._close_part()
         self.parts += 1
-        text = None
-        if self._text and part.textual:
-            text = codecs.getincrementaldecoder(codec_of(part.charset or "utf-8"))("replace")
-        self._open = _Open(part, decoder, text)
+        self._open = _Open(part, decoder, self._text_of(part))
         for listener in self._listeners:
             listener.begin(part)
+
+    def _text_of(self, part: Part) -> codecs.IncrementalDecoder | None:
+        """What undoes the charset of a part whose text somebody wants."""
+        if not self._text or not part.textual:
+            return None
+        return codecs.getincrementaldecoder(codec_of(part.charset or "utf-8"))("replace")
 
     def _close_part(self) -> None:
         opened, self._open = self._open, None
@@ -523,14 +526,14 @@ class MimeWalker:
             part = Part(self.parts, opened.part.depth + 1, "", {}, "", name, (name,), "x-uuencode", (), HeaderList())
             part = attrs.evolve(part, content_type="application/octet-stream")
             self.parts += 1
-            opened.file = _Open(part, UuEncoded(), None)
+            opened.file = _Open(part, UuEncoded(), self._text_of(part))
             for listener in self._listeners:
                 listener.begin(part)
             octets = octets[found.end() :]
 
     def _close_file(self, opened: _Open) -> None:
         if opened.file is not None:
-            self._give(opened.file, opened.file.decoder.end())
+            self._give(opened.file, opened.file.decoder.end(), final=True)
             self._tell_end(opened.file.part)
             opened.file = None
 

@@ -102,7 +102,8 @@ class Uri:
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):")
 _RUN_BEFORE = re.compile(r"(?<![A-Za-z0-9+.\-])[A-Za-z0-9+.\-]+\Z")
-_ANOTHER = re.compile(r"[,;|](?=(?:https?|ftp):/)", re.IGNORECASE)
+_ANOTHER = re.compile(r"[,;|*](?=(?:https?|ftp):/|www\.)", re.IGNORECASE)
+_HOST_END = re.compile(r"[,;|*]")
 _PORT = re.compile(r"\d{1,5}(?:/|\Z)")
 _LABELS = re.compile(r"(?:[a-z0-9_\-]+\.)*(?:[a-z]+|xn--[a-z0-9\-]+)\Z")
 _SPAN = re.compile(r"[A-Za-z0-9_\-\u0080-\U0010ffff]+(?:\.[A-Za-z0-9_\-\u0080-\U0010ffff]+)*")
@@ -135,7 +136,8 @@ def parse_uris(token: str, known: KnownDomain, inner_dots: int = 1) -> list[Uri]
     return [uri for piece in _ANOTHER.split(token) if (uri := _parse(piece, known, inner_dots)) is not None]
 
 
-def _parse(token: str, known: KnownDomain, inner_dots: int) -> Uri | None:
+def _parse(token: str, known: KnownDomain, inner_dots: int, behind_word: bool = False) -> Uri | None:
+    """One URI; ``behind_word`` when ``token`` is what stood behind a word and a colon."""
     text = token[:-1] if token.endswith(".") else token
     decoded = unquote(text, errors="replace") if "%" in text else text
     colon = decoded.find(":")
@@ -152,7 +154,9 @@ def _parse(token: str, known: KnownDomain, inner_dots: int) -> Uri | None:
             return _without_scheme(text, decoded, known, inner_dots)
         scheme = _known_ending(found[0].lower())
     if scheme not in KNOWN_SCHEMES:
-        return None
+        # "Web:www.example.com" and "www.example.com: see there" are words and a colon, and readers see a link to click on.
+        rest = decoded[behind + 1 :]
+        return None if behind_word or rest.startswith("/") else _parse(rest or decoded[:behind], known, inner_dots, True)
     literal = text.lower().find(scheme + ":")
     if literal >= 0:
         rest = text[literal + len(scheme) + 1 :]
@@ -244,7 +248,8 @@ def _authority(text: str) -> tuple[str | None, int]:
     host = text.rpartition("@")[2]
     if "%" in host:
         host = unquote(host, errors="replace")
-    host = host.rstrip(_TRAILING) if not host.startswith("[") else host
+    if not host.startswith("["):
+        host = _HOST_END.split(host, maxsplit=1)[0].rstrip(_TRAILING)
     if host.startswith("["):
         inner, _, behind = host[1:].partition("]")
         address = _ip(inner)

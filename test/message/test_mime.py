@@ -202,6 +202,13 @@ def test_uuencoded_file_in_a_text_is_a_part() -> None:
         assert ear.texts[0] == "see\r\nbye\r\n"
 
 
+def test_text_of_a_uuencoded_text_file_is_told() -> None:
+    line = binascii.b2a_uu(b"see http://www.example.com/")
+    for places in ([], list(range(80))):
+        ear, _ = walk(b"Subject: x\n\nbegin 644 notes.txt\n" + line + b"`\nend\n", places)
+        assert ear.texts[1] == "see http://www.example.com/"
+
+
 def encodings() -> list[tuple[str, bytes]]:
     plain = base64.b64encode(EICAR)
     uu = b"".join(binascii.b2a_uu(EICAR[at : at + 45]) for at in range(0, len(EICAR), 45))

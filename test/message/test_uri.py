@@ -55,6 +55,11 @@ ONCE_EVADED = [
     ("http://user:pw@host.com:8080/a", ["host.com"]),
     ("www.x.com:8080/", ["www.x.com"]),
     ("http:example.com", ["example.com"]),
+    (
+        "URL:http://a.example.com/ Web:www.example.com www.example.com: E-mail:joe@x.com",
+        ["a.example.com", *["www.example.com"] * 2, "x.com"],
+    ),
+    ("www.a.com,www.b.com;x *www.c.com* http://www.d.com,and", ["www.a.com", "www.b.com", "www.c.com", "www.d.com"]),
     ("//x.example.com/", ["x.example.com"]),
     ("http://3232235777/", ["192.168.1.1"]),
     ("http://0xC0.0xA8.1.1/", ["192.168.1.1"]),
@@ -110,11 +115,19 @@ def test_parts_of_a_uri(token: str, scheme: str, port: int, implicit: bool, path
 
 @pytest.mark.parametrize(
     ("token", "address"),
-    [("joe+tag@x.com", "joe+tag@x.com"), ("mailto:joe%40x.com", "joe@x.com"), ("to:a@b,joe@x.com", None), ("(joe@x.com", "joe@x.com")],
+    [
+        ("joe+tag@x.com", "joe+tag@x.com"),
+        ("mailto:joe%40x.com", "joe@x.com"),
+        ("to:a@b,joe@x.com", "joe@x.com"),
+        ("(joe@x.com", "joe@x.com"),
+    ],
 )
-def test_mail_addresses_are_whole(token: str, address: str | None) -> None:
-    found = parse_uris(token, known)
-    assert [uri.address for uri in found] == ([address] if address else [])
+def test_mail_addresses_are_whole(token: str, address: str) -> None:
+    assert [uri.address for uri in parse_uris(token, known)] == [address]
+
+
+def test_words_and_colons_in_front_are_not_followed_for_ever() -> None:
+    assert parse_uris("a:" * 2000 + "www.example.com", known) == []
 
 
 def test_url_with_an_address_is_shown_decoded() -> None:
