@@ -31,6 +31,8 @@ TRY_TIMEOUTS = (2.0, 3.0, 5.0, 8.0, 13.0, 21.0)
 """Seconds to wait at each repetition; the last one goes on."""
 PAUSE_WHEN_REFUSED = 1.0
 """Seconds before the second and last attempt when no server could be reached at all."""
+TURN = 512
+"""Octets of answers taken from one source port before others have their turn: a few answers, each of which may set a session going."""
 MAX_SENT = 20_000
 """Queries waiting for an answer on the wire."""
 
@@ -234,7 +236,7 @@ class Client:
         if len(ports) < PORTS_PER_SERVER:
             port = _Port(server)
             try:
-                self._reactor.listenUDP(0, port, interface="::" if ":" in server[0] else "", maxPacketSize=65535)
+                self._reactor.listenUDP(0, port, interface="::" if ":" in server[0] else "", maxPacketSize=65535).maxThroughput = TURN
             except OSError:
                 return None
             ports.append(port)

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from smtpf import waiting
 from smtpf.dns import wire
 from smtpf.dns.answer import Answer, HostAddresses, Status, timed_out
 from smtpf.dns.client import Client
@@ -100,10 +101,10 @@ class Resolver:
         octets = wire.wire_name(name)
         if octets is None:
             return Answer(name, rtype, Status.NXDOMAIN)
-        waiting = self._under_way.get(key)
+        others = self._under_way.get(key)
         mine: Deferred[Answer] = Deferred()
-        if waiting is not None:
-            waiting.append(mine)
+        if others is not None:
+            others.append(mine)
         elif len(self._under_way) >= MAX_UNDER_WAY:
             return timed_out(name, rtype)
         else:
@@ -175,7 +176,7 @@ class Resolver:
                 if not waiter.called:
                     waiter.errback(failure)
 
-        ensureDeferred(self._resolve(key, octets)).addCallbacks(settled, broken)
+        waiting.run(self._resolve(key, octets), settled, broken)
 
     async def _resolve(self, key: tuple[str, str], octets: bytes) -> Answer:
         """Ask, and ask for the end of the CNAME chain until it is known."""

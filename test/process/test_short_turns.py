@@ -11,7 +11,8 @@ import pytest
 from twisted.internet.interfaces import IReadDescriptor
 from zope.interface import implementer
 
-from smtpf.process.short_turns import MOST_EVENTS, ShortTurns
+from smtpf.process import short_turns
+from smtpf.process.short_turns import MOST_EVENTS, TURN, ShortTurns
 
 
 @implementer(IReadDescriptor)
@@ -79,6 +80,43 @@ def test_a_busy_socket_does_not_keep_others_waiting(loop: ShortTurns) -> None:
     loop.doPoll(0)
     loop.doPoll(0)
     assert late in served
+
+
+def test_a_turn_ends_after_a_short_time_and_those_that_waited_come_first(loop: ShortTurns, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(short_turns, "monotonic", lambda: now[0])
+
+    def work() -> None:
+        now[0] += 0.6 * TURN
+
+    served: list[_Reader] = []
+    readers = [_Reader(served, work) for _ in range(6)]
+    for reader in readers:
+        reader.far.send(b"x" * 9)
+        loop.addReader(reader)
+    for turn in (1, 2, 3):
+        loop.doPoll(0)
+        assert len(served) == 2 * turn
+    assert set(served) == set(readers)
+
+
+def test_one_that_was_closed_while_it_waited_is_not_served(loop: ShortTurns, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(short_turns, "monotonic", lambda: now[0])
+
+    def work() -> None:
+        now[0] += 2 * TURN
+
+    served: list[_Reader] = []
+    readers = [_Reader(served, work) for _ in range(3)]
+    for reader in readers:
+        loop.addReader(reader)
+    loop.doPoll(0)
+    for reader in readers:
+        if reader not in served:
+            loop.removeReader(reader)
+    loop.doPoll(0)
+    assert len(served) == 1
 
 
 def test_a_socket_that_another_has_just_closed_is_not_served(loop: ShortTurns) -> None:
