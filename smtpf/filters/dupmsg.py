@@ -12,7 +12,9 @@ import re
 from typing import Any
 
 import attrs
+from twisted.internet.defer import Deferred
 
+from smtpf.cache.records import Record
 from smtpf.cache.store import Cache
 from smtpf.journal.message import info
 from smtpf.pipeline import Code, Filter, MaybeVerdict, Verdict, discard, reject
@@ -98,10 +100,15 @@ class DupMsg(Filter):
             return None
         own = transaction.own(_OfMessage)
         own.key = _key(transaction, own)
-        return self._look_up(session, transaction, own)
+        found = self._cache.get(own.key, session.sid)
+        if found is None:
+            return None
+        return self._judge(session, transaction, own, found)
 
-    async def _look_up(self, session: Session, transaction: Transaction, own: _OfMessage) -> Verdict | None:
-        record = await self._cache.fetch(own.key, session.sid)
+    async def _judge(
+        self, session: Session, transaction: Transaction, own: _OfMessage, found: Record | Deferred[Record | None]
+    ) -> Verdict | None:
+        record = await found if isinstance(found, Deferred) else found
         if record is None or record.code not in ("5", "6"):
             return None
         own.repeated = True
