@@ -12,5 +12,6 @@ install_into_venv ".[test]"
 .venv/bin/coverage erase
 status=0
 .venv/bin/coverage run -m pytest "$@" || status=$?
-.venv/bin/coverage report --skip-covered --sort=cover | tail -n 40
+# Into a file, so that the closing line of the tests is the last one printed.
+.venv/bin/coverage report --skip-covered --sort=cover > .venv/coverage.txt
 exit "$status"
