@@ -120,9 +120,7 @@ def _look_ups(path: Path, count: int) -> tuple[float, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.cache_size", description="Measure how the cost of the cache grows with its size."
-    )
+    parser = argparse.ArgumentParser(prog="python -m bench.cache_size", description="Measure what the size of the cache costs.")
     parser.add_argument("records", nargs="*", type=int, default=list(SIZES))
     print("| records | file, MB | start, s | look-up, ms: present | absent |")
     print("|---:|---:|---:|---:|---:|")
@@ -133,11 +131,9 @@ def main() -> int:
                 found = measure(folder, sink.port, count)
             finally:
                 sink.stop()
-        print(
-            f"| {found.records:,} | {found.octets / 1e6:.0f} | {found.start:.2f} | {found.present * 1000:.3f} | {found.absent * 1000:.3f} |",
-            flush=True,
-        )
-    tell("a start includes that of the Python interpreter, about half of it")
+        times = f"{found.start:.2f} | {found.present * 1000:.3f} | {found.absent * 1000:.3f}"
+        print(f"| {found.records:,} | {found.octets / 1e6:.0f} | {times} |", flush=True)
+    tell("a start includes that of the Python interpreter")
     return 0
 
 
