@@ -12,7 +12,7 @@ from collections.abc import Awaitable
 from smtpf.journal.journal import Journal
 from smtpf.journal.message import err, info
 from smtpf.message.leftovers import sweep
-from smtpf.message.spool import SAVE_DATA, SAVE_DIR, TRAP_DIR, InThread, SpoolError
+from smtpf.message.spool import SAVE_DATA, SAVE_DIR, SAVE_ERROR, TRAP_DIR, TRAP_ERROR, InThread
 from smtpf.pipeline import Filter, MaybeVerdict, Verdict, tempfail
 from smtpf.settings.store import Settings
 from smtpf.smtp.replies import INTERNAL_ERROR_LATER
@@ -69,10 +69,16 @@ class Save(Filter):
         spool, settings = transaction.spool, session.settings
         assert spool is not None
         if trapped:
-            problem = await spool.trap(transaction.trap_directory or settings[TRAP_DIR])
+            problem = await spool.trap(_folder(transaction.trap_directory, settings[TRAP_DIR]))
         else:
-            problem = await spool.save(transaction.save_directory or settings[SAVE_DIR])
-        if isinstance(problem, SpoolError):
-            session.log(problem.message, *problem.args)
-            return tempfail(INTERNAL_ERROR_LATER)
-        return None
+            problem = await spool.save(_folder(transaction.save_directory, settings[SAVE_DIR]))
+        if problem is None:
+            return None
+        session.log(problem.message, *problem.args)
+        # A copy that cannot be linked is no reason to hold up mail; without the spool file, the disk is in trouble.
+        return None if problem.message in (TRAP_ERROR, SAVE_ERROR) else tempfail(INTERNAL_ERROR_LATER)
+
+
+def _folder(asked: str, default: str) -> str:
+    """The folder that an entry names, if it is an absolute path."""
+    return asked if asked.startswith("/") else default

@@ -219,6 +219,34 @@ def test_a_copy_is_kept_for_a_trapped_recipient_beside_others(tmp_path: Path) ->
     assert node.talk.counted(counters.MSG_TRAP) == 0
 
 
+@pytest.mark.parametrize(("word", "number", "answer"), [("SAVE", 877, "250 #554"), ("TRAP", 876, "550 #945")])
+def test_a_copy_that_cannot_be_linked_changes_no_answer(tmp_path: Path, word: str, number: int, answer: str) -> None:
+    node = Node(f'from:example.org {word}:"{tmp_path}/missing"\n', {"save-dir": str(tmp_path)})
+    node.mail()
+    node.rcpt()
+    assert codes(node.client.message()) == [answer]
+    (line,) = node.talk.logged(number)
+    assert line.startswith(f"hard link({tmp_path}/") and line.endswith(" failed: No such file or directory (2)")
+
+
+@pytest.mark.parametrize(("word", "ending"), [("SAVE", "msg"), ("TRAP", "trap")])
+def test_a_relative_path_is_ignored(tmp_path: Path, word: str, ending: str) -> None:
+    node = Node(f"from:example.org {word}:here\n", {"save-dir": str(tmp_path), "trap-dir": str(tmp_path)})
+    node.mail()
+    node.rcpt()
+    node.client.message()
+    assert len(list(tmp_path.glob(f"*.{ending}"))) == 1
+
+
+@pytest.mark.parametrize(("word", "answer"), [("SAVE", "451 #550"), ("TRAP", "550 #945")])
+def test_without_a_spool_file_a_message_to_be_saved_must_come_again(tmp_path: Path, word: str, answer: str) -> None:
+    node = Node(f"from:example.org {word}\n", {"save-dir": f"{tmp_path}/missing", "trap-dir": str(tmp_path)})
+    node.mail()
+    node.rcpt()
+    assert codes(node.client.message()) == [answer]
+    assert len(node.talk.logged(579)) == 1
+
+
 def test_e24_a_white_relay_is_logged_and_not_counted() -> None:
     node = Node("connect:192.0.2.9 OK\n", route=ROUTE + "route:192.0.2.9 RELAY\n")
     node.connect()
