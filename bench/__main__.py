@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench import report
+from bench import picture, report
 from bench.cases import CASES, Bench
 from bench.filters import measure_filters
 from bench.peers import PEERS
@@ -29,7 +29,7 @@ def main() -> int:
     except Missing as missing:
         sys.stderr.write(f"bench: {missing}\n")
         return 1
-    written = report.write(given.out, rows, filters, vars(given))
+    written = report.write(given.out, rows, filters, vars(given), picture.draw)
     sys.stdout.write(written)
     return 0
 

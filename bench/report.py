@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +58,17 @@ def tell(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
-def write(folder: Path, rows: Sequence[Row], filters: Sequence[FilterRow], asked: dict[str, Any]) -> str:
-    """Write ``latest.md`` and ``latest.json`` into ``folder``; the table."""
+def write(
+    folder: Path, rows: Sequence[Row], filters: Sequence[FilterRow], asked: dict[str, Any], draw: Callable[[Sequence[Row], str], str]
+) -> str:
+    """Write ``latest.md``, ``latest.svg`` and ``latest.json`` into ``folder``; the table. ``draw`` makes the picture and its caption."""
     folder.mkdir(parents=True, exist_ok=True)
     table = _table(rows) + _filter_table(filters)
     facts = _facts()
-    text = f"{facts['date']}, {facts['processors']} processors, {facts['system']}, Python {facts['python']}, {facts['revision']}\n\n{table}"
+    caption = f"{facts['date']}, {facts['processors']} processors, {facts['system']}, Python {facts['python']}, {facts['revision']}"
+    text = f"{caption}\n\n{table}"
+    if rows:
+        (folder / "latest.svg").write_text(draw(rows, caption))
     kept = {
         "facts": facts, "asked": {name: str(value) for name, value in asked.items()},
         "cases": [attrs.asdict(row) for row in rows], "filters": [attrs.asdict(row) for row in filters],
