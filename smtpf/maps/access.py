@@ -258,6 +258,8 @@ class _Search:
         for text in texts:
             key = self._tag + text
             answer = get(key)
+            if answer is None:
+                continue
             value: Found = await answer if isinstance(answer, Deferred) else answer
             if value is None:
                 continue

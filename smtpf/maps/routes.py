@@ -178,7 +178,10 @@ class RouteMap:
         for text in texts:
             key = TAG + text
             answer = get(key)
-            value: Found = await answer if isinstance(answer, Deferred) else answer
+            if answer is None:
+                continue
+            # Asking for a Deferred costs more than the rest: its class is abstract.
+            value: Found = answer if type(answer) is str else await answer if isinstance(answer, Deferred) else answer
             if isinstance(value, str):
                 said = parse_attributes(value)
                 return Route(key, said.forward, said.rcpt, said.relay)

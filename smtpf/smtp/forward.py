@@ -97,6 +97,8 @@ RCPT_TEMPFAIL = Counter("forward-rcpt-tempfail", Group.RCPT, "Recipients refused
 RCPT_REJECT = Counter("forward-rcpt-reject", Group.RCPT, "Recipients refused by their next hop.")
 
 
+CLOSING = 421
+"""The host is about to close the connection (RFC 5321 3.8)."""
 RSET_TIMEOUT = 10.0
 """Seconds that a host has to answer RSET on a kept connection, before it is taken for dead."""
 
@@ -180,6 +182,8 @@ class ForwardConnection:
         self.outcome: HostOutcome | None = None
         """What became of the message."""
         self._spoken = False
+        self._named: tuple[Path, HopAnswer] | None = None
+        """The recipient that has been named together with the sender, and the host's answer."""
         self._reached: Reached | None = None
         """Set as long as the connection may carry further transactions after this one."""
 
@@ -224,7 +228,7 @@ class ForwardConnection:
         reached = await self._forwarder.reach(session.settings, session.interface_name, hosts, reuse=True)
         answer: HopAnswer | None = None
         if isinstance(reached, Reached) and reached.reused:
-            answer = await self._mail_again(reached)
+            answer = await self._mail_again(reached, path)
             session.count(kept.REPLACED if answer is None else kept.REUSED)
             if answer is None:
                 hosts = hosts[hosts.index(reached.host) :]
@@ -242,8 +246,8 @@ class ForwardConnection:
         self._reached = reached
         return None
 
-    async def _mail_again(self, reached: Reached) -> HopReply | None:
-        """RSET and MAIL on a connection kept from an earlier transaction.
+    async def _mail_again(self, reached: Reached, path: Path) -> HopReply | None:
+        """RSET and MAIL on a connection kept from an earlier transaction, with RCPT for ``path`` in one go where the host allows it.
 
         None when it is of no use any more and must be replaced: it has died, or its host says 4yz, which may be about the
         connection (too many messages, too old) and not about this sender.
@@ -257,14 +261,20 @@ class ForwardConnection:
         patience = min(RSET_TIMEOUT, timeout)
         protocol.transactions += 1
         if "PIPELINING" in protocol.extensions:
-            reset, mail = protocol.pipelined([(b"RSET", patience), (line, timeout)])
-            cleared = await reset
-            answer = await mail
+            reset, mail, named = protocol.pipelined([(b"RSET", patience), (line, timeout), (_rcpt_line(path.address), timeout)])
+            cleared, answer, heard = await reset, await mail, await named
+            if isinstance(heard, HopFailure) or heard.code == CLOSING:
+                # Lost in the middle: to be named anew, to a host that is there.
+                cleared = heard
+            self._named = path, heard
         else:
             cleared = await protocol.rset(patience)
             answer = await protocol.command(line, timeout) if cleared.positive else cleared
+        dialogue.with_next_hop(self._session, self.route_key, b"RSET", cleared)
+        dialogue.with_next_hop(self._session, self.route_key, line, answer)
         if cleared.positive and isinstance(answer, HopReply) and (answer.positive or answer.permanent):
             return answer
+        self._named = None
         self._forwarder.release(protocol)
         return None
 
@@ -304,12 +314,13 @@ class ForwardConnection:
         if protocol is None:
             return self._refused(path, HopFailure(FailureKind.READ, "connection closed"), RCPT_TEMPFAIL, RCPT_REJECT)
         timeout = self._session.settings[options.SMTP_COMMAND_TIMEOUT]
-        line = b"RCPT TO:<" + path.address.encode() + b">"
-        answer = await protocol.command(line, timeout)
+        line = _rcpt_line(path.address)
+        named, self._named = self._named, None
+        answer = named[1] if named is not None and named[0] is path else await protocol.command(line, timeout)
         dialogue.with_next_hop(self._session, self.route_key, line, answer)
         if path.detail and isinstance(answer, HopReply) and not answer.positive:
             self._reached = None
-            line = b"RCPT TO:<" + without_detail(path).encode() + b">"
+            line = _rcpt_line(without_detail(path))
             answer = await protocol.command(line, timeout)
             dialogue.with_next_hop(self._session, self.route_key, line, answer)
         if answer.positive:
@@ -564,6 +575,10 @@ async def _eight_bit(head: bytes, read: Read) -> bool:
             return False
         if not piece.isascii():
             return True
+
+
+def _rcpt_line(address: str) -> bytes:
+    return b"RCPT TO:<" + address.encode() + b">"
 
 
 def _of_route(host: Host) -> TlsPolicy:

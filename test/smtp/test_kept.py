@@ -95,12 +95,45 @@ def test_messages_share_a_connection_with_rset_between_them(sender, script):
     assert here.desk.numbers == []
 
 
-def test_rset_is_sent_together_with_mail_where_that_is_offered(sender):
+def test_rset_mail_and_rcpt_are_sent_together_where_that_is_offered(sender):
     seen = []
     here = sender({**PIPELINING, "RSET": lambda line: seen.append(here.hop.sessions[0]._buffer) or b"250 ok\r\n"})
     here.message()
     here.message()
-    assert seen == [b"MAIL FROM:<joe@example.org>\r\n"]
+    assert seen == [b"MAIL FROM:<joe@example.org>\r\nRCPT TO:<ann@example.com>\r\n"]
+
+
+@pytest.mark.parametrize(("answer", "heard"), [(b"550 5.1.1 who\r\n", "550"), (b"452 4.2.2 full\r\n", "452")])
+def test_recipient_that_is_refused_on_a_kept_connection_is_refused_to_the_client(sender, answer, heard):
+    here = sender(PIPELINING)
+    here.message()
+    here.hop.script["RCPT"] = answer
+    _, connection, verdict = here.begin()
+    assert verdict.args == (f"{heard} {answer.decode()[4:9]} ", "ann@example.com")
+    assert here.verbs() == [["EHLO", "MAIL", "RCPT", "DATA", "RSET", "MAIL", "RCPT"]]
+    connection.close()
+
+
+def test_second_recipient_is_named_for_itself(sender, reactor_run):
+    here = sender(PIPELINING)
+    here.message()
+    _, connection, verdict = here.begin()
+    assert verdict is None
+    bob = mail_path("bob@example.com")
+    assert reactor_run(connection.rcpt(bob)) is None
+    assert here.hop.sessions[0].lines[-2:] == ["RCPT TO:<ann@example.com>", "RCPT TO:<bob@example.com>"]
+    connection.close()
+
+
+def test_sender_that_is_refused_on_a_kept_connection_names_nobody(sender):
+    here = sender(PIPELINING)
+    here.message()
+    here.hop.script |= {"MAIL": b"550 5.7.1 not you\r\n", "RCPT": b"503 5.5.1 sender first\r\n"}
+    _, connection, verdict = here.begin()
+    assert verdict.fact == "550 5.7.1 not you"
+    connection.close()
+    here.settle()
+    assert here.verbs()[0][-1] == "QUIT"
 
 
 def test_end_of_the_node_says_quit(sender, reactor_run):
@@ -252,7 +285,7 @@ def test_octets_that_wait_unread_are_not_taken_for_a_reply(sender):
 
 
 def test_reply_injected_behind_a_pipelined_one_ends_the_connection(sender):
-    here = sender({**PIPELINING, "RSET": b"250 ok\r\n250 ok\r\n550 extra\r\n"})
+    here = sender({**PIPELINING, "RSET": b"250 ok\r\n" * 3 + b"550 extra\r\n"})
     here.message()
     assert here.message() is replies.MESSAGE_ACCEPTED
     assert len(here.hop.sessions) == 2
