@@ -216,6 +216,7 @@ class Pipeline:
 
         ACCEPT, GREY, DISCARD and immediate refusals end the stage. A delayed refusal ends it too: with
         ``smtp-delay-checks`` it is put aside in the session's delayed slot and the stage's verdict is CONTINUE.
+        For a message that is to be tagged instead the stage goes on behind it.
         A refusal's reply is in the session's reply slots when this returns.
         """
         skip = False
@@ -241,7 +242,12 @@ class Pipeline:
             verdict = attrs.evolve(answer, stage=stage, filter=_filter_name(test))
             session.decisions.append(verdict)
             if code in ENDING:
-                return session.slots.take(verdict) if verdict.reply is not None else verdict
+                if verdict.reply is None:
+                    return verdict
+                taken = session.slots.take(verdict)
+                if taken.code is Code.CONTINUE and session.slots.tagged:
+                    continue
+                return taken
         return CONTINUE
 
 

@@ -50,9 +50,8 @@ class ReplySlots:
         if verdict.delay and verdict.negative and session.settings[SMTP_DELAY_CHECKS]:
             if self.delayed is None:
                 self.put_aside(verdict)
-            transaction = session.transaction
-            if transaction is not None and MsgFlag.TAG in transaction.flags:
-                transaction.list_state = Code.ACCEPT
+            if self.tagged and session.transaction is not None:
+                session.transaction.list_state = Code.ACCEPT
             return CONTINUE
         self.immediate = verdict
         return verdict
@@ -64,12 +63,15 @@ class ReplySlots:
         self._session.log(DELAYED, render(verdict.reply, verdict.args, self._session.sid).first)
 
     @property
+    def tagged(self) -> bool:
+        """The message carries TAG: a delayed refusal marks it instead of refusing it."""
+        transaction = self._session.transaction
+        return transaction is not None and MsgFlag.TAG in transaction.flags
+
+    @property
     def refusing(self) -> Verdict | None:
         """The delayed refusal that holds for a recipient without an entry of its own; None when the message is tagged instead."""
-        transaction = self._session.transaction
-        if transaction is not None and MsgFlag.TAG in transaction.flags:
-            return None
-        return self.delayed
+        return None if self.tagged else self.delayed
 
     def end_transaction(self, forget_session: bool) -> None:
         """Forget what concerned the transaction; with ``forget_session`` what concerned the connection too."""
@@ -79,6 +81,5 @@ class ReplySlots:
 
     def begin_data(self) -> None:
         """DATA was said: a delayed refusal of the transaction has done its work, unless the message is tagged for it."""
-        tagged = self._session.transaction is not None and MsgFlag.TAG in self._session.transaction.flags
-        if self.delayed is not None and not self.delayed.whole_session and not tagged:
+        if self.delayed is not None and not self.delayed.whole_session and not self.tagged:
             self.delayed = None

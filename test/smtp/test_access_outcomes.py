@@ -197,6 +197,14 @@ def test_a_refusal_from_before_the_message_was_tagged_bypasses_the_content_tests
     assert "content" not in judge.seen
 
 
+def test_the_stage_goes_on_behind_a_refusal_that_tags() -> None:
+    node = Node("connect:192.0.2.9 TAG\nfrom:example.org REJECT\n", DELAY)
+    judge = judged(node.talk, mail=reject(Reply(998, "555 5.5.4 not that")))
+    assert codes(node.mail()) == ["555 #998"]
+    assert "mail" in judge.seen
+    assert len(node.talk.logged(1034)) == 1
+
+
 def test_e23_trap(tmp_path: Path) -> None:
     node = Node(f'to:spamtrap@example.com TRAP:"{tmp_path}"\n', {"save-dir": str(tmp_path)})
     node.mail()
