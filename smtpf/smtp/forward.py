@@ -484,7 +484,7 @@ class Forwarder:
             found = self.kept.take(self._place(host, name)) if reuse else None
             if found is not None:
                 found.protocol.keep_alive = settings[SMTP_KEEP_ALIVE_TIMEOUT]
-                return attrs.evolve(found, host=host)
+                return found if found.host is host else attrs.evolve(found, host=host)
             reached = await self._reach(settings, name, host, command_timeout or settings[options.SMTP_COMMAND_TIMEOUT], permitted)
             if isinstance(reached, Reached):
                 return reached

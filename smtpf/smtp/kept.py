@@ -136,9 +136,10 @@ class KeptConnections:
             return False
         protocol.stay_idle()
         self._places.setdefault(place, []).append(protocol)
-        self._idle[protocol] = (place, attrs.evolve(reached, reused=True), self._reactor.seconds() + idle)
         if not reached.reused:
+            reached = attrs.evolve(reached, reused=True)
             protocol.lost.addCallback(lambda nothing: self._forget(protocol))
+        self._idle[protocol] = (place, reached, self._reactor.seconds() + idle)
         while len(self._idle) > total:
             self._end(next(iter(self._idle)))
         if self._timer is None:

@@ -247,7 +247,7 @@ class Session:
         self.sid = sid
         self.address = address
         """Client address as text; IPv4-mapped peers as plain IPv4, IPv6 in the form of RFC 5952."""
-        self.ip: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(address)
+        self.ip: ipaddress.IPv4Address | ipaddress.IPv6Address = _address(address)
         self.settings = settings
         """The options this session began with."""
         self.journal = journal
@@ -396,6 +396,9 @@ PRIVATE = tuple(
     ipaddress.ip_network(network)
     for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fe80::/10", "fc00::/7")
 )
+
+
+_address = lru_cache(maxsize=4096)(ipaddress.ip_address)
 
 
 @lru_cache(maxsize=4096)
