@@ -20,8 +20,8 @@ FILE = Text(
 LENIENT = Flag(
     "lenient",
     False,
-    "Start in spite of errors in the option file: each is told as a warning and the setting it concerns is left alone. "
-    "Meant for the first day after an upgrade.",
+    "Start in spite of errors in the option file: each is told as a warning and the setting it concerns is left alone, or of a "
+    "list only the unknown words are left out. Meant for the first day after an upgrade.",
     choices="+|-",
     runtime=False,
     since="new",
