@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from smtpf.message.header import HeaderList
 from smtpf.message.mime import MimeWalker
-from smtpf.message.uri import MAX_URIS, Uri, UriListener, UriScanner, embedded_uris, parse_uris, scan_text
+from smtpf.message.uri import MAX_URIS, Uri, UriListener, UriScanner, _marked_tokens, embedded_uris, parse_uris, scan_text
 
 TOPS = frozenset({"com", "net", "org", "pl", "uk", "bar", "de", "example", "xn--p1ai"})
 
@@ -200,6 +201,12 @@ def test_any_text_is_scanned(text: str) -> None:
         for uri in [*UriScanner(known, markup).feed(text + " "), *parse_uris(text, known)]:
             assert uri.host.isascii() and "\n" not in uri.host
             embedded_uris(uri, known)
+
+
+@given(st.text(alphabet='ab.:%/@ \n\r\t<>"{}^`\\\x00', max_size=120))
+def test_no_token_with_a_mark_inside_is_passed_over(text: str) -> None:
+    tokens = re.findall(r"""[^\s\x00-\x1f\x7f-\x9f"<>{}\\^`]+""", text)
+    assert list(_marked_tokens(text)) == [token for token in tokens if re.search("[.:%].", token)]
 
 
 def found_in(message: bytes) -> list[str]:
