@@ -329,6 +329,7 @@ def _conflict(part: Part) -> Hit | None:
 
 
 _FIELD_LINE = re.compile(rb"^content-(?:type|disposition)[ \t]*:[^\n]*(?:\n[ \t][^\n]*)*", re.IGNORECASE | re.MULTILINE)
+_FIELD_AHEAD = re.compile(rb"\ncontent-", re.IGNORECASE)
 _BASE64_ARCHIVE = re.compile(rb"(?:^[ \t]*|=)(?:UEsDB|UmFyIR|N3q8ry)", re.MULTILINE)
 _UNSURE = {Note.ODD_HEADER, Note.ODD_ENCODING, Note.MISSING_BOUNDARY, Note.ENCODED_CONTAINER, Note.ODD_BOUNDARY}
 _UNSEEN = {Note.TOO_DEEP, Note.TOO_MANY_PARTS, Note.TOO_LARGE}
@@ -345,12 +346,13 @@ class Sweep:
         self.archives = 0
         """Lines that begin an archive in base64."""
 
-    def feed(self, chunk: bytes) -> None:
-        if b"ontent-" in chunk or b"ONTENT-" in chunk or b"ontent-" in chunk.lower():
+    def feed(self, chunk: bytes, archives: bool) -> None:
+        """The next whole lines; ``archives`` when they matter."""
+        if _FIELD_AHEAD.search(chunk) or chunk[:8].lower() == b"content-":
             for found in _FIELD_LINE.finditer(chunk):
                 if len(self.fields) < MAX_FIELDS_SEEN:
                     self.fields.append(found[0][:4096])
-        if b"UEsDB" in chunk or b"UmFyIR" in chunk or b"N3q8ry" in chunk:
+        if archives and (b"UEsDB" in chunk or b"UmFyIR" in chunk or b"N3q8ry" in chunk):
             self.archives += len(_BASE64_ARCHIVE.findall(chunk))
 
 
@@ -418,7 +420,7 @@ class Attachment(Filter):
         watch = own.watch
         if watch is None:
             return None
-        own.sweep.feed(chunk)
+        own.sweep.feed(chunk, bool(own.lists[COMPRESSED]))
         if watch.hit is not None:
             return _refused(session, transaction, watch.hit)
         if watch.archives:
