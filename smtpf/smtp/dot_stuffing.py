@@ -19,8 +19,10 @@ LINE_FLOOR = 1000
 MAX_LINE = 1 << 20
 """Octets of a line without end that are kept back until it ends; then its pieces are given out as they come."""
 
-_DOT_LINE = re.compile(rb"\n\.")
-"""Searched for instead of ``in``: three times as fast on text with ordinary lines."""
+_DOT_OR_BARE_LF = re.compile(rb"\n(?:\.|(?<!\r\n))")
+"""A line that begins with a dot, or an LF without CR. Like ``_BARE_CR`` it begins with a letter, which is searched for at the speed of
+memory: the two passes find that most text needs nothing done."""
+_BARE_LF = re.compile(rb"\n(?<!\r\n)")
 _LENIENT_END = re.compile(rb"\n\.(?:\r\n|\n|\r)")
 _STUFFED = re.compile(rb"\n\.(?=[^\r\n])")
 _BARE_CR = re.compile(rb"\r[^\n]")
@@ -119,11 +121,12 @@ class DotReader:
     def _lines(self, block: bytes) -> None:
         """Whole lines, behind the end of the line before them."""
         start = len(self._before)
-        if _DOT_LINE.search(block):
+        found = _DOT_OR_BARE_LF.search(block, start - 1)
+        if found is not None:
             block = self._cut_at_end(block)
             block = _STUFFED.sub(b"\n", block)
         self._before = b"\r\n" if block.endswith(b"\r\n") else b"\n"
-        self._collect(block[start:])
+        self._collect(block[start:], sound=found is None)
 
     def _cut_at_end(self, block: bytes) -> bytes:
         """``block`` up to the end of the message, if it is in there."""
@@ -158,10 +161,11 @@ class DotReader:
         self._before = b"x"
         self._collect(block[start : len(block) - kept])
 
-    def _collect(self, content: bytes) -> None:
+    def _collect(self, content: bytes, sound: bool = False) -> None:
+        """``sound``: it has no LF without CR."""
         if not content:
             return
-        if has_bare_line_ends(content):
+        if has_bare_cr(content) or (not sound and has_bare_lf(content)):
             pairs = content.count(b"\r\n")
             self.bare_cr |= content.count(b"\r") != pairs
             self.bare_lf |= content.count(b"\n") != pairs
@@ -195,9 +199,14 @@ class DotReader:
         self._line_octets = carried
 
 
-def has_bare_line_ends(content: bytes) -> bool:
-    """Whether ``content`` has a CR without LF or an LF without CR."""
-    return content.count(b"\r") != content.count(b"\n") or _BARE_CR.search(content) is not None or content.endswith(b"\r")
+def has_bare_cr(content: bytes) -> bool:
+    """Whether ``content`` has a CR without LF."""
+    return _BARE_CR.search(content) is not None or content.endswith(b"\r")
+
+
+def has_bare_lf(content: bytes) -> bool:
+    """Whether ``content`` has an LF without CR."""
+    return _BARE_LF.search(content) is not None
 
 
 def with_crlf(content: bytes) -> bytes:
@@ -229,11 +238,13 @@ class DotWriter:
         held = chunk.endswith(b"\r")
         if held:
             chunk = chunk[:-1]
-        if has_bare_line_ends(chunk):
+        plain = _DOT_OR_BARE_LF.search(chunk) is None
+        if has_bare_cr(chunk) or (not plain and has_bare_lf(chunk)):
             chunk = with_crlf(chunk)
+            plain = False
         if before == b"\n" and chunk.startswith(b"."):
             chunk = b"." + chunk
-        if _DOT_LINE.search(chunk):
+        if not plain:
             chunk = chunk.replace(b"\n.", b"\n..")
         self._before = b"\r" if held else (chunk[-1:] or before)
         return chunk

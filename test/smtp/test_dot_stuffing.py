@@ -144,6 +144,24 @@ def test_what_is_written_is_read_back(octets: bytes, places: list[int]) -> None:
     assert not reader.bare_cr and not reader.bare_lf
 
 
+@pytest.mark.parametrize(
+    ("octets", "wire"),
+    [
+        (b"a\r.\r\nb\r\n", b"a\r\n..\r\nb\r\n.\r\n"),
+        (b"a\n.\nb\r\n", b"a\r\n..\r\nb\r\n.\r\n"),
+        (b"a\n.\r\nb\r\n", b"a\r\n..\r\nb\r\n.\r\n"),
+        (b"a\r\n.\rb\r\n", b"a\r\n..\r\nb\r\n.\r\n"),
+        (b"a\r\r\n.\r\n", b"a\r\n\r\n..\r\n.\r\n"),
+        (b"\n.\n", b"\r\n..\r\n.\r\n"),
+        (b"\r.", b"\r\n..\r\n.\r\n"),
+    ],
+)
+def test_bare_line_ends_in_front_of_a_dot_are_mended_before_the_dot_is_stuffed(octets: bytes, wire: bytes) -> None:
+    for cut in range(len(octets) + 1):
+        writer = DotWriter()
+        assert writer.write(octets[:cut]) + writer.write(octets[cut:]) + writer.end() == wire
+
+
 def test_message_without_final_line_end_gets_one() -> None:
     writer = DotWriter()
     assert writer.write(b"hi") + writer.end() == b"hi\r\n.\r\n"
