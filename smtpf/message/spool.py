@@ -67,6 +67,10 @@ SAVE_ERROR = err(877, "hard link(%s, %s) failed: %s (%d)", "A message marked SAV
 
 MEMORY = 256 * 1024
 """Octets of a body that stay in memory."""
+LARGEST = 4 * 1024 * 1024
+"""Octets of a body that stay in memory while there is room."""
+ROOM = 64 * 1024 * 1024
+"""Octets that all bodies of a process may have in memory beyond MEMORY each."""
 BACKLOG = 256 * 1024
 """Octets that may wait for the disk before the writer is asked to wait."""
 BATCH = 128 * 1024
@@ -98,6 +102,13 @@ class SpoolError:
         return cls(message, (*names, error.strerror or str(error), error.errno or 0))
 
 
+@attrs.define(eq=False)
+class Room:
+    """What is left of ROOM. All spools of a process share one."""
+
+    left: int = ROOM
+
+
 class Spool:
     """The body of one message, and its file if it has one.
 
@@ -105,7 +116,7 @@ class Spool:
     the encoded header section for the file; ``sender`` becomes its Return-Path field.
     """
 
-    def __init__(self, tid: str, directory: str, suffix: str, sender: str, headers: bytes, in_thread: InThread) -> None:
+    def __init__(self, tid: str, directory: str, suffix: str, sender: str, headers: bytes, in_thread: InThread, room: Room) -> None:
         self.size = 0
         """Octets of the body so far."""
         self.error: SpoolError | None = None
@@ -114,6 +125,9 @@ class Spool:
         self._path = os.path.join(directory, f"{tid}.{suffix}.tmp")
         self._head = f"Return-Path: <{sender}>\r\n".encode("utf-8", "replace") + headers + b"\r\n"
         self._in_thread = in_thread
+        self._room = room
+        self._taken = 0
+        """Octets taken of the room."""
         self._memory: list[bytes] | None = []
         self._pending: list[bytes] = []
         self._pending_octets = 0
@@ -131,7 +145,7 @@ class Spool:
             return None
         if self._memory is not None:
             self._memory.append(chunk)
-            if self.size <= MEMORY and not self._created:
+            if not self._created and (self.size <= MEMORY or self._find_room()):
                 return None
             if self._created:
                 self._pending.append(chunk)
@@ -139,7 +153,7 @@ class Spool:
                 self._pending += self._memory
                 self._pending_octets = self.size - len(chunk)
             if self.size > MEMORY:
-                self._memory = None
+                self._leave_memory()
             self._created = True
         else:
             self._pending.append(chunk)
@@ -147,6 +161,20 @@ class Spool:
         if self._pending_octets >= BATCH:
             self._flush()
         return self._idle() if self._pending_octets > BACKLOG else None
+
+    def _find_room(self) -> bool:
+        """Whether what is beyond MEMORY may stay in memory."""
+        more = self.size - MEMORY - self._taken
+        if self.size > LARGEST or more > self._room.left:
+            return False
+        self._room.left -= more
+        self._taken += more
+        return True
+
+    def _leave_memory(self) -> None:
+        self._memory = None
+        self._room.left += self._taken
+        self._taken = 0
 
     def finish(self) -> Deferred[None] | None:
         """The body is complete. A Deferred when the disk has not caught up; afterwards ``error`` is final."""
@@ -200,7 +228,7 @@ class Spool:
         waiting = self._idle()
         if waiting is not None:
             await waiting
-        self._memory = None
+        self._leave_memory()
         for reader in self._readers:
             ended = reader.close()
             if ended is not None:

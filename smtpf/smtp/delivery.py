@@ -233,7 +233,7 @@ async def _header_section(talk: Conversation, transaction: Transaction, intake: 
     suffix = f"{engine.rng.getrandbits(64):016x}"
     section = headers.encode()
     intake.spool = transaction.spool = Spool(
-        transaction.tid, session.settings[SAVE_DIR], suffix, transaction.sender.address, section, engine.in_thread
+        transaction.tid, session.settings[SAVE_DIR], suffix, transaction.sender.address, section, engine.in_thread, engine.room
     )
     if body or transaction.complete:
         await _body(talk, transaction, intake, body, filtered=verdict.code in (Code.GREY, Code.TEMPFAIL, Code.REJECT))

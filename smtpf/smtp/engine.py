@@ -13,7 +13,7 @@ import attrs
 
 from smtpf.journal.journal import Journal
 from smtpf.maps.routes import RouteMap
-from smtpf.message.spool import InThread
+from smtpf.message.spool import InThread, Room
 from smtpf.pipeline import Pipeline, Verdict
 from smtpf.reply import Answer
 from smtpf.settings.store import SettingsHolder
@@ -81,6 +81,8 @@ class Engine:
     texts: Texts = attrs.field(factory=Texts)
     now: Callable[[], float]
     """Unix seconds."""
+    room: Room = attrs.field(factory=Room)
+    """For large messages in memory."""
     conversations: dict[str, Conversation] = attrs.field(factory=dict)
     """Sessions in progress by session id."""
     elsewhere: Callable[[], int] = lambda: 0

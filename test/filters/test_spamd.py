@@ -259,6 +259,7 @@ def test_a_spool_that_cannot_be_read_puts_the_message_off(tmp_path: Path, monkey
     def unreadable(reader: spool.SpoolReader) -> bytes | spool.SpoolError:
         return spool.SpoolError.of(spool.OPEN_ERROR, OSError(13, "Permission denied"), reader._path)
 
+    monkeypatch.setattr(spool, "LARGEST", 0)
     monkeypatch.setattr(spool.SpoolReader, "_read_file", unreadable)
     result = Scored(scored(1), tmp_path, text=f"Subject: s2\r\n\r\n{body}")
     assert result.answer == "451 #550"

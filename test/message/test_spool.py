@@ -16,13 +16,16 @@ from twisted.internet.threads import deferToThread
 from smtpf.message.spool import (
     CREATE_ERROR,
     DELETE_ERROR,
+    LARGEST,
     MEMORY,
     MISSING_NAME,
     NAME_ERROR,
     OPEN_ERROR,
     READ_ERROR,
+    ROOM,
     SAVE_ERROR,
     TRAP_ERROR,
+    Room,
     Spool,
     SpoolError,
     SpoolReader,
@@ -37,8 +40,9 @@ def at_once(work: Callable[[], Any]) -> Deferred[Any]:
     return maybeDeferred(work)
 
 
-def a_spool(folder: Path, in_thread: Any = at_once) -> Spool:
-    return Spool("T1", str(folder), "abcd", "joe@example.org", HEADERS, in_thread)
+def a_spool(folder: Path, in_thread: Any = at_once, room: Room | None = None) -> Spool:
+    """By default one that finds no room in memory beyond its own."""
+    return Spool("T1", str(folder), "abcd", "joe@example.org", HEADERS, in_thread, Room(0) if room is None else room)
 
 
 async def write_all(spool: Spool, chunks: list[bytes]) -> None:
@@ -74,6 +78,56 @@ def test_small_body_stays_in_memory_and_answers_at_once(tmp_path: Path) -> None:
     reader = spool.reader()
     assert (reader.read(), reader.read(), spool.size) == (b"hi\r\n", b"", 4)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_large_body_stays_in_memory_while_there_is_room(reactor_run: Any, tmp_path: Path) -> None:
+    room = Room()
+    first, second = a_spool(tmp_path, room=room), a_spool(tmp_path, room=room)
+
+    async def work() -> None:
+        await write_all(first, CHUNKS)
+        assert room.left == ROOM - (first.size - MEMORY)
+        room.left = 0
+        await write_all(second, CHUNKS)
+        assert [file.name for file in tmp_path.iterdir()] == [os.path.basename(second._path)]
+        assert await read_all(first.reader()) == await read_all(second.reader()) == b"".join(CHUNKS)
+        await second.close()
+        assert room.left == 0
+        await first.close()
+        assert room.left == first.size - MEMORY
+
+    reactor_run(work())
+
+
+def test_body_that_outgrows_memory_gives_its_room_back(reactor_run: Any, tmp_path: Path) -> None:
+    room = Room()
+    spool = a_spool(tmp_path, room=room)
+
+    async def work() -> None:
+        chunks = CHUNKS * 5
+        await write_all(spool, chunks)
+        assert spool.size > LARGEST
+        assert room.left == ROOM
+        assert await read_all(spool.reader()) == b"".join(chunks)
+        await spool.close()
+        assert room.left == ROOM
+
+    reactor_run(work())
+
+
+def test_file_that_is_asked_for_gives_the_room_back_when_more_comes(reactor_run: Any, tmp_path: Path) -> None:
+    room = Room()
+    spool = a_spool(tmp_path, room=room)
+
+    async def work() -> None:
+        await write_all(spool, CHUNKS)
+        assert isinstance(await spool.path(), str)
+        await write_all(spool, CHUNKS)
+        assert room.left == ROOM
+        assert await read_all(spool.reader()) == b"".join(CHUNKS * 2)
+        await spool.close()
+
+    reactor_run(work())
 
 
 def test_large_body_is_read_by_several_readers_and_removed(reactor_run: Any, tmp_path: Path) -> None:

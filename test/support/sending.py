@@ -18,7 +18,7 @@ from smtpf.maps.routes import Route, RouteMap
 from smtpf.maps.source import FixedSource, table_of
 from smtpf.maps.text import parse_text
 from smtpf.message.header import HeaderList
-from smtpf.message.spool import Spool
+from smtpf.message.spool import Room, Spool
 from smtpf.settings.store import Settings
 from smtpf.smtp.forward import ForwardConnection, Forwarder
 from smtpf.smtp.grammar import NULL_PATH, PathRules, Role, parse_path
@@ -89,6 +89,6 @@ class Desk:
         transaction.headers = HeaderList.parse(head)
         transaction.original_headers = transaction.headers.fields
         in_thread = partial(deferToThreadPool, self.reactor, self.reactor.getThreadPool())
-        transaction.spool = Spool(TID, str(folder), "x1", transaction.sender.address, head, in_thread)
+        transaction.spool = Spool(TID, str(folder), "x1", transaction.sender.address, head, in_thread, Room(0))
         for start in range(0, len(body), 50000):
             transaction.spool.write(body[start : start + 50000])
