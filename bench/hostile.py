@@ -23,6 +23,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from bench.dns import name_server
 from bench.node import Node
 from bench.postfix_tools import DOMAIN, Sink
 from bench.processes import HOST, more_descriptors
@@ -240,14 +241,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sink = Sink(folder)
-        node = Node(folder / "node", sink.port, options=("smtp-drop-after=5", "rate-throttle=0"))
-        try:
-            return asyncio.run(_run(node, words.minutes, words.hostile, words.honest))
-        finally:
-            node.stop()
-            sink.stop()
-            if words.keep_log is not None:
-                shutil.copy(node.log, words.keep_log)
+        with name_server(folder, 0) as names:
+            node = Node(folder / "node", sink.port, options=("smtp-drop-after=5", "rate-throttle=0", f"dns-servers={HOST}:{names}"))
+            try:
+                return asyncio.run(_run(node, words.minutes, words.hostile, words.honest))
+            finally:
+                node.stop()
+                sink.stop()
+                if words.keep_log is not None:
+                    shutil.copy(node.log, words.keep_log)
 
 
 if __name__ == "__main__":
