@@ -49,6 +49,7 @@ log-target="file!{folder}/log"
 rate-throttle=0
 smtp-drop-after=0
 server-max-threads=0
+smtp-server-queue=1024
 """
 
 

@@ -41,6 +41,8 @@ class Load:
     sessions: int
     keep: bool = False
     """Many messages over one connection (``-d``)."""
+    recipients: int = 1
+    """Of each message."""
     file: Path | None = None
     """A message of one's own instead of ``octets`` of filling."""
 
@@ -50,6 +52,7 @@ class Load:
         words += ["-t", f"recipient@{DOMAIN}", "-M", "client.elsewhere.example"]
         words += ["-F", str(self.file)] if self.file is not None else ["-l", str(self.octets)]
         words += ["-d"] if self.keep else []
+        words += ["-r", str(self.recipients)] if self.recipients > 1 else []
         begun = time.perf_counter()
         done: subprocess.CompletedProcess[str] = run([*words, f"{HOST}:{port}"])
         taken = time.perf_counter() - begun
