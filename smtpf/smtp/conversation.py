@@ -551,6 +551,7 @@ class Conversation:
         engine.conversations.pop(session.sid, None)
         self._reception.released()
         self.wire.close(session.settings[SMTP_LINGER])
+        session.part()
 
 
 def _refusal(reply: Reply, *args: object) -> Verdict:

@@ -426,9 +426,12 @@ class ForwardConnection:
         """Be done with the connection: it is kept for others, or ended with QUIT, or inside DATA at once, which withdraws the message."""
         protocol, self.protocol = self.protocol, None
         reached, self._reached = self._reached, None
+        outcome, self.outcome = self.outcome, None
+        # Both lead back here: without them the memory of a transaction is free as soon as it is over.
+        self._transaction = None
         if protocol is None:
             return
-        if reached is not None and (self.outcome is None or self.outcome.accepted):
+        if reached is not None and (outcome is None or outcome.accepted):
             self._forwarder.give_back(reached, self._session.settings)
         else:
             self._forwarder.release(protocol)

@@ -238,6 +238,10 @@ async def _no_rest(seconds: float) -> bool:
     return False
 
 
+def _no_input() -> tuple[int, bytes]:
+    return 0, b""
+
+
 class Session:
     """One accepted TCP connection, from accept to its ``end`` line."""
 
@@ -309,7 +313,7 @@ class Session:
         """``await session.rest(seconds)``: wait; True at once when the client sends something or goes."""
         self.wait: Callable[[float], Awaitable[bool]] = _no_rest
         """``await session.wait(seconds)``: wait, whatever the client sends; True at once when it goes."""
-        self.early_input: Callable[[], tuple[int, bytes]] = lambda: (0, b"")
+        self.early_input: Callable[[], tuple[int, bytes]] = _no_input
         """What the client has sent ahead of its turn: how many octets, and the first 100 of them."""
         self.broken = False
         """The connection was lost or the client fell silent, as opposed to closing it."""
@@ -337,6 +341,13 @@ class Session:
         self.greet_pause = self.command_pause = None
         self.size_limit = 0
         self._own.clear()
+
+    def part(self) -> None:
+        """The session is over: let go of what leads back to it, so that its memory is free at once and not when the collector comes."""
+        self.rest = self.wait = _no_rest
+        self.early_input = _no_input
+        self._own.clear()
+        del self.slots
 
     def log(self, message: Message, *args: Any) -> None:
         """Write one numbered log line of this session."""

@@ -40,6 +40,10 @@ class Disconnected(Exception):
         super().__init__(text)
         self.errno = errno
 
+    def again(self) -> Disconnected:
+        """One to raise: what is raised refers to all that was under way, and what is kept must not."""
+        return Disconnected(str(self), self.errno)
+
 
 class NotWritten(Disconnected):
     """A reply could not be written because the client has gone."""
@@ -302,13 +306,13 @@ class Wire(smtp.ESMTP):
 
     async def _more(self, timeout: float) -> None:
         if self.gone is not None:
-            raise self.gone
+            raise self.gone.again()
         self._lines_at_once = 0
         signal = self._waiting = Signal()
         self._set_alarm(timeout)
         await signal
         if self.gone is not None and not self._received:
-            raise self.gone
+            raise self.gone.again()
 
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, None
