@@ -18,7 +18,7 @@ from bench.meter import Meter, Turns
 from bench.node import Node
 from bench.peers import PEERS
 from bench.postfix_tools import Load, Sink
-from bench.processes import Child
+from bench.processes import Child, more_descriptors
 from bench.report import Row, tell
 
 RATE = 100.0
@@ -186,6 +186,7 @@ def measure_latency(bench: Bench) -> list[Row]:
 
 def measure_idle(bench: Bench) -> list[Row]:
     """Once, with processes of their own: memory does not vary between rounds, and is not given back after one."""
+    more_descriptors(bench.idle + 2000)
     with scratch() as folder:
         sink = Sink(folder, most=bench.idle + 1000)
         try:
