@@ -329,7 +329,9 @@ def _conflict(part: Part) -> Hit | None:
 
 
 _FIELD_LINE = re.compile(rb"^content-(?:type|disposition)[ \t]*:[^\n]*(?:\n[ \t][^\n]*)*", re.IGNORECASE | re.MULTILINE)
-_FIELD_AHEAD = re.compile(rb"\ncontent-", re.IGNORECASE)
+_AHEAD = re.compile(rb"\n(?:content-|[ \t]*(?:UEsDB|UmFyIR|N3q8ry))", re.IGNORECASE)
+"""A line that may be a field or begin an archive: one pass tells that most messages have none."""
+_BEHIND_EQUALS = re.compile(rb"=(?:UEsDB|UmFyIR|N3q8ry)")
 _BASE64_ARCHIVE = re.compile(rb"(?:^[ \t]*|=)(?:UEsDB|UmFyIR|N3q8ry)", re.MULTILINE)
 _UNSURE = {Note.ODD_HEADER, Note.ODD_ENCODING, Note.MISSING_BOUNDARY, Note.ENCODED_CONTAINER, Note.ODD_BOUNDARY}
 _UNSEEN = {Note.TOO_DEEP, Note.TOO_MANY_PARTS, Note.TOO_LARGE}
@@ -348,11 +350,13 @@ class Sweep:
 
     def feed(self, chunk: bytes, archives: bool) -> None:
         """The next whole lines; ``archives`` when they matter."""
-        if _FIELD_AHEAD.search(chunk) or chunk[:8].lower() == b"content-":
+        # Either may stand at the very beginning.
+        ahead = _AHEAD.search(chunk) is not None or _AHEAD.match(b"\n" + chunk[:2000]) is not None
+        if ahead:
             for found in _FIELD_LINE.finditer(chunk):
                 if len(self.fields) < MAX_FIELDS_SEEN:
                     self.fields.append(found[0][:4096])
-        if archives and (b"UEsDB" in chunk or b"UmFyIR" in chunk or b"N3q8ry" in chunk):
+        if archives and (ahead or _BEHIND_EQUALS.search(chunk)):
             self.archives += len(_BASE64_ARCHIVE.findall(chunk))
 
 

@@ -128,6 +128,7 @@ _DASHES = re.compile(rb"\n--([^\r\n]{1,%d})\r*(?=\n)" % (MAX_BOUNDARY + 100))
 _FALLBACK = re.compile(rb"(?=[^\r\n]*[^\-=])[A-Za-z0-9\-=_'()+,./:?]+\Z")
 _HEX_ESCAPE = re.compile(rb"=[0-9A-Fa-f]")
 _BEGIN_FILE = re.compile(rb"(?:\A|\n)begin(?:-base64)? [0-7]{3,4} ([^\r\n]{1,255})(?:\r?\n|\r?\Z)")
+_BEGIN_AHEAD = re.compile(rb"\nbegin")
 _END_FILE = re.compile(rb"(?:\A|\n)end[ \t]*\r?(?:\n|\Z)")
 
 
@@ -517,7 +518,7 @@ class MimeWalker:
                 self._close_file(opened)
                 octets = octets[found.end() :]
                 continue
-            found = _BEGIN_FILE.search(octets) if b"begin" in octets else None
+            found = _BEGIN_FILE.search(octets) if octets.startswith(b"begin") or _BEGIN_AHEAD.search(octets) else None
             if found is None or self.parts >= MAX_PARTS:
                 self._give(opened, octets)
                 return

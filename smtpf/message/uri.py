@@ -131,6 +131,8 @@ _LINK = re.compile(
     r"|\burl\s{0,20}[=(]\s{0,20}[\"']?([^\"'()>\s]{1,4096}+)",
     re.IGNORECASE,
 )
+_LONE_CR = re.compile(r"\r(?!\n)")
+"""Passed over inside a token; in front of a line end it is as good as a blank."""
 _REMOVED = re.compile(r"[\t\r\n]")
 
 
@@ -406,7 +408,8 @@ class UriScanner:
     def _words(self, text: str) -> Iterator[Uri]:
         if "&" in text:
             text = _ENTITY.sub(_entity, text)
-        text = text.replace("\r", "")
+        if _LONE_CR.search(text):
+            text = text.replace("\r", "")
         if not text.isascii():
             text = _INVISIBLE.sub("", _BIG5_DOT.sub(".", text)).translate(_DOTS)
         dull = self._dull

@@ -134,7 +134,7 @@ async def _take_in(talk: Conversation, transaction: Transaction) -> Intake:
     """Read up to the final dot while the headers and content stages look on. Raises Disconnected, TimedOut."""
     session, wire = talk.session, talk.wire
     settings = session.settings
-    reader = DotReader(settings[opt.RFC2821_STRICT_DOT])
+    reader = DotReader(settings[opt.RFC2821_STRICT_DOT], measure=bool(settings[opt.RFC2821_LINE_LENGTH]))
     intake = Intake(reader)
     clock, timeout = talk.engine.reactor, settings[opt.SMTP_DATA_LINE_TIMEOUT]
     line_began = clock.seconds()

@@ -42,6 +42,7 @@ class DotReader:
         "_collected_octets",
         "_last",
         "_line_octets",
+        "_measuring",
         "_partial",
         "_partial_octets",
         "_strict",
@@ -54,8 +55,10 @@ class DotReader:
         "rest",
     )
 
-    def __init__(self, strict: bool = True) -> None:
+    def __init__(self, strict: bool = True, measure: bool = True) -> None:
+        """``measure``: find the longest line."""
         self._strict = strict
+        self._measuring = measure
         self._before = b"\r\n"
         """How the line before the octets to come ended: CRLF, LF, or not at all."""
         self._partial: list[bytes] = []
@@ -78,7 +81,7 @@ class DotReader:
         self.nul = False
         """A NUL was seen; it stays in the content."""
         self.longest_line = 0
-        """Octets, CRLF included, of the longest line of the content if it has more than 1,000; else 0."""
+        """Octets, CRLF included, of the longest line of the content if it has more than 1,000 and lines are measured; else 0."""
 
     @property
     def after_lone_dot(self) -> bool:
@@ -172,7 +175,8 @@ class DotReader:
             content = with_crlf(content)
         if b"\0" in content:
             self.nul = True
-        self._measure(content)
+        if self._measuring:
+            self._measure(content)
         self._collected.append(content)
         self._collected_octets += len(content)
 
