@@ -36,6 +36,7 @@ from smtpf.cache.shared import node_cache_from
 from smtpf.cache.store import FileCache
 from smtpf.dns.resolver import Resolver
 from smtpf.filters.extension import extension_modules
+from smtpf.filters.registration import counters_in_order
 from smtpf.filters.save import SaveDirMissing
 from smtpf.journal.journal import Journal
 from smtpf.journal.observer import FailureObserver
@@ -50,14 +51,12 @@ from smtpf.process.own_addresses import own_addresses
 from smtpf.process.sessions import SessionsInProgress
 from smtpf.process.unix_clock import UnixClock
 from smtpf.serving import Serving, StartRefused
-from smtpf.settings.catalogue import instances
 from smtpf.settings.process_options import DAEMON, TEST_LICKEY
 from smtpf.settings.store import Settings, SettingsHolder
 from smtpf.smtp.administration import ADMIN_COMMANDS
 from smtpf.smtp.engine import Engine
 from smtpf.smtp.reception import Reception
 from smtpf.stats.archive import Archive
-from smtpf.stats.counter import Counter
 from smtpf.stats.listing import Facts, form
 from smtpf.stats.post import Poster
 from smtpf.stats.routes import RouteCounts
@@ -133,7 +132,7 @@ class Node(Service):
         settings, journal, reactor = self.settings.current, self.journal, self._reactor
         self._pool.start()
         clock = UnixClock(reactor)
-        stats = self.stats = Statistics(clock, journal, instances(Counter, extension_modules()), counting=False)
+        stats = self.stats = Statistics(clock, journal, counters_in_order(extension_modules()), counting=False)
         self._open_health(stats)
         routes = RouteCounts(journal)
         archive = self._open_statistics(clock, stats, routes)
