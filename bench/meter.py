@@ -82,7 +82,7 @@ def main() -> None:
     from twisted.scripts.twistd import run
 
     from smtpf.process import lifecycle
-    from smtpf.process.short_turns import install
+    from smtpf.process.reactor import install
 
     loop = install()
 

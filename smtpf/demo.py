@@ -26,7 +26,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.mail.smtp import ESMTP, IMessage, IMessageDelivery, User
 from zope.interface import implementer
 
-from smtpf.process.short_turns import install
+from smtpf.process.reactor import install
 from smtpf.running import run_services
 from smtpf.settings.words import escaped
 from smtpf.tap import start

@@ -11,7 +11,7 @@ from typing import Any
 from twisted.application.service import MultiService
 from twisted.logger import globalLogBeginner
 
-from smtpf.process.short_turns import install
+from smtpf.process.reactor import install
 from smtpf.tap import start
 
 

@@ -26,7 +26,7 @@ from smtpf.process.ending import DONE, FAILED, CannotStart
 from smtpf.process.instance import Predecessor
 from smtpf.process.lifecycle import prepare
 from smtpf.process.pidfile import PidFile
-from smtpf.process.short_turns import install
+from smtpf.process.reactor import install
 from smtpf.settings.catalogue import instances
 from smtpf.settings.dump import dump
 from smtpf.settings.language import Loaded, Problem, load, log_unknown, read_file

@@ -36,6 +36,7 @@ class Presence:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self._memory = mmap.mmap(descriptor, SIZE)
+        self._written: set[int] = set()
 
     @classmethod
     def make(cls) -> Presence:
@@ -63,6 +64,7 @@ class Presence:
 
     def set(self, at: int, mask: int, fingerprints: Iterable[int]) -> None:
         """Note keys in the bitmap at ``at``."""
+        self._written.add(at)
         memory = self._memory
         for bits in fingerprints:
             place = bits & mask
@@ -76,6 +78,9 @@ class Presence:
 
     def wipe(self, at: int) -> None:
         """Clear a bitmap that is not in use, and give its memory back."""
+        if at not in self._written:
+            return
+        self._written.remove(at)
         if hasattr(mmap, "MADV_REMOVE"):
             self._memory.madvise(mmap.MADV_REMOVE, at, AREA)
         else:

@@ -2,17 +2,15 @@
 
 Twisted serves every socket that is ready before it looks at clocks and threads again, so a turn grows with the number of busy
 clients: ten thousand that hang up together hold all others for half a second. Here a turn ends after some milliseconds, and those
-that had to wait come first in the next. Each process of a node installs it before anything imports Twisted's.
+that had to wait come first in the next. ``reactor`` installs it.
 """
 
 from __future__ import annotations
 
-import sys
 from time import monotonic
 from typing import Any
 
 from twisted.internet.epollreactor import EPollReactor
-from twisted.internet.main import installReactor
 
 MOST_EVENTS = 32
 """Sockets asked for at once."""
@@ -47,12 +45,3 @@ class ShortTurns(EPollReactor):
                     return
 
     doIteration = doPoll
-
-
-def install() -> Any:
-    """The reactor of this process: the one that is there already (``twistd --reactor``), else ours."""
-    if "twisted.internet.reactor" not in sys.modules:
-        installReactor(ShortTurns())
-    from twisted.internet import reactor
-
-    return reactor

@@ -35,8 +35,8 @@ from smtpf.pipeline import FilterNotReady, settled
 from smtpf.process.collection import settle_collector
 from smtpf.process.ending import FAILED, leave
 from smtpf.process.listening import Answering
+from smtpf.process.reactor import install
 from smtpf.process.sessions import SessionsInProgress
-from smtpf.process.short_turns import install
 from smtpf.process.unix_clock import UnixClock
 from smtpf.serving import Serving, StartRefused
 from smtpf.settings.catalogue import instances
