@@ -1,7 +1,7 @@
 """Keeps the bitmap of the cache's keys true to the file: fills it after the start and adds what is written.
 
-It is filled slice by slice, so that neither the cache's thread nor the reactor is kept from its work: two minutes for a million
-keys. It is made anew, larger, when half as many keys again have been written, and until it is full every key may be there.
+It is filled slice by slice, so that neither the cache's thread nor the reactor is kept from its work: less than a minute for a
+million keys. It is made anew, larger, when half as many keys again have been written, and until it is full every key may be there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FEWEST_BITS = 1 << 20
 BITS_FOR_A_KEY = 12
-OCTETS_OF_A_RECORD = 150
+OCTETS_OF_A_RECORD = 200
 """What a record with its indexes takes in the file, rather too little."""
 SPARE_KEYS = 50_000
 """Keys that may be added before a small bitmap is made anew."""
@@ -90,12 +90,15 @@ class Filling:
 
     def _ask(self, work: Callable[[Database], Any], then: Callable[[Any], None]) -> None:
         if not self._stopped:
-            self._cache.in_thread(work, writes=False).addCallbacks(then, self._later)
+            # The answer may come when all has been forgotten.
+            self._cache.in_thread(work, writes=False).addCallbacks(lambda answer: None if self._stopped else then(answer), self._later)
 
     def _later(self, failure: Failure) -> None:
         """The file cannot be read now: what it holds is not known, or is known of the bitmap in use, which goes on being filled."""
         failure.trap(CacheError)
         self._next_mask = 0
+        # Writes must not begin a second filling beside the one that this timer begins.
+        self._room = 0
         if not self._stopped:
             self._timer = self._clock.callLater(AGAIN, self.start)
 
@@ -123,11 +126,10 @@ class Filling:
             if not self._stopped:
                 self._timer = self._clock.callLater(REST, self._slice)
             return
-        before, self._at, self._mask, self._next_mask = self._at, self._next_at, self._next_mask, 0
+        # The one before is wiped when it is filled again: a worker may be reading it at this moment.
+        self._at, self._mask, self._next_mask = self._next_at, self._next_mask, 0
         self.presence.use(self._at, self._mask)
         self.full = True
-        if before != self._at:
-            self.presence.wipe(before)
 
 
 def _estimate(database: Database) -> int:

@@ -22,7 +22,8 @@ PAGE = mmap.ALLOCATIONGRANULARITY
 SIZE = PAGE + 2 * AREA
 """Octets of the whole: a page that says where the bitmap lies, and room for the one in use and the one being filled."""
 
-_STATE = struct.Struct("<QQ")
+_STATE = struct.Struct("@Q")
+"""Where the bitmap in use begins, with the number of bits of its mask in the low bits: one word, which no reader sees half written."""
 
 
 def fingerprint(key: bytes) -> int:
@@ -51,10 +52,11 @@ class Presence:
 
     def may_hold(self, key: str) -> bool:
         """False: ``key``, which must be storable, is certainly not in the file, nor about to be."""
-        at, mask = _STATE.unpack_from(self._memory)
-        if not mask:
-            return True
         memory = self._memory
+        (state,) = _STATE.unpack_from(memory)
+        if not state:
+            return True
+        at, mask = state & -PAGE, (1 << state % PAGE) - 1
         bits = fingerprint(encoded(key))
         place = bits & mask
         if not memory[at + (place >> 3)] >> (place & 7) & 1:
@@ -73,8 +75,8 @@ class Presence:
             memory[at + (place >> 3)] |= 1 << (place & 7)
 
     def use(self, at: int, mask: int) -> None:
-        """Answer from the bitmap at ``at`` from now on; a ``mask`` of 0 says that every key may be there."""
-        _STATE.pack_into(self._memory, 0, at, mask)
+        """Answer from the bitmap at ``at`` from now on."""
+        _STATE.pack_into(self._memory, 0, at | mask.bit_length())
 
     def wipe(self, at: int) -> None:
         """Clear a bitmap that is not in use, and give its memory back."""

@@ -177,6 +177,52 @@ def test_a_file_that_cannot_be_read_is_asked_again_later(cache: FileCache, clock
     filling.stop()
 
 
+def test_writes_do_not_begin_a_second_filling_beside_the_one_that_waits(
+    cache: FileCache, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "SPARE_KEYS", 10)
+    filling = remember_keys(cache, clock)
+    _fill(filling, clock)
+
+    def fails_in_the_middle(work: Any, *, writes: bool = True) -> Deferred[Any]:
+        asked.append(work)
+        if len(asked) == 1:
+            return real(work, writes=writes)
+        answer: Deferred[Any] = Deferred()
+        answer.errback(CacheError("disk I/O error"))
+        return answer
+
+    real = cache.in_thread
+    asked: list[Any] = []
+    with monkeypatch.context() as broken:
+        broken.setattr(cache, "in_thread", fails_in_the_middle)
+        for number in range(2000):
+            cache.put(f"key:{number}", "2", 3600)
+        assert len(asked) == 2
+    clock.advance(AGAIN)
+    for _ in range(10):
+        clock.advance(REST)
+    assert all(filling.presence.may_hold(f"key:{number}") for number in range(2000))
+    filling.stop()
+
+
+def test_an_answer_that_comes_after_the_end_is_passed_over(cache: FileCache, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    late: list[Deferred[Any]] = []
+
+    def slow(work: Any, *, writes: bool = True) -> Deferred[Any]:
+        late.append(Deferred())
+        return late[-1]
+
+    monkeypatch.setattr(cache, "in_thread", slow)
+    filling = remember_keys(cache, clock)
+    late[0].callback(100)
+    filling.stop()
+    failures: list[Any] = []
+    late[1].addErrback(failures.append)
+    late[1].callback((1, [5]))
+    assert failures == []
+
+
 def test_a_key_that_no_file_can_hold_is_an_error_as_before(cache: FileCache, remembering: Filling, clock: Clock) -> None:
     _fill(remembering, clock)
     assert _now(cache.get("k" * 2000)) is None
