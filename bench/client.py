@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import attrs
 
@@ -11,6 +12,8 @@ from bench.postfix_tools import DOMAIN, SENDER
 from bench.processes import HOST
 
 HELO = "client.elsewhere.example"
+AT_ONCE = 20
+"""Transactions under way in :func:`send_all`."""
 PATIENCE = 60.0
 """Seconds that one transaction may take."""
 
@@ -61,6 +64,27 @@ async def transact(
     except (_Lost, OSError, TimeoutError):
         return Outcome(0, time.perf_counter() - begun)
     return Outcome(code, taken)
+
+
+async def send_all(port: int, messages: int, content: bytes, claim: Callable[[int], Foreigner | None]) -> int:
+    """Send so many, ``AT_ONCE`` at a time, the n-th as ``claim(n)``; how many were not taken."""
+    left = iter(range(messages))
+
+    async def one_after_the_other() -> int:
+        refused = 0
+        for place in left:
+            outcome = await transact(port, content, claim(place))
+            refused += outcome.code != 250
+        return refused
+
+    return sum(await asyncio.gather(*(one_after_the_other() for _ in range(AT_ONCE))))
+
+
+async def send_or_fail(port: int, messages: int, content: bytes, claim: Callable[[int], Foreigner | None]) -> None:
+    """The same where none may be refused. Raises RuntimeError."""
+    refused = await send_all(port, messages, content, claim)
+    if refused:
+        raise RuntimeError(f"{refused} messages were not taken")
 
 
 async def _talk(

@@ -17,8 +17,8 @@ from statistics import median
 import attrs
 
 from bench.cases import scratch
-from bench.client import filling, transact
-from bench.filters import AT_ONCE, CLIENT, NO_HOLD
+from bench.client import AT_ONCE, filling, send_or_fail
+from bench.filters import CLIENT, NO_HOLD
 from bench.nameserver import NothingThere
 from bench.node import PLAIN, Node
 from bench.postfix_tools import Sink
@@ -95,16 +95,7 @@ async def measure(kind: Kind, nodes: dict[str, Node], rounds: int) -> dict[str, 
 
 
 async def _send(node: Node, kind: Kind, messages: int) -> None:
-    """Send so many. Raises RuntimeError when one is refused."""
-    left = iter(range(messages))
-
-    async def one_after_the_other() -> None:
-        for _ in left:
-            outcome = await transact(node.port, kind.content, CLIENT)
-            if outcome.code != 250:
-                raise RuntimeError(f"a message was answered {outcome.code}")
-
-    await asyncio.gather(*(one_after_the_other() for _ in range(AT_ONCE)))
+    await send_or_fail(node.port, messages, kind.content, lambda place: CLIENT)
 
 
 async def _run(rounds: int) -> None:

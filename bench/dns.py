@@ -21,7 +21,7 @@ from statistics import median
 import attrs
 
 from bench.cases import scratch
-from bench.client import PATIENCE, Foreigner, filling, transact
+from bench.client import PATIENCE, Foreigner, filling, send_or_fail
 from bench.meter import Turns
 from bench.names import LISTS
 from bench.node import PLAIN, Node
@@ -29,7 +29,6 @@ from bench.postfix_tools import Sink
 from bench.processes import HOST, Child, free_port
 from bench.report import tell
 
-AT_ONCE = 20
 CLIENTS = 100
 """Different clients of the speed part."""
 DELAY = 200
@@ -107,17 +106,7 @@ async def _compare(nodes: dict[str, Node], messages: int, rounds: int) -> dict[s
 
 
 async def _send(node: Node, messages: int) -> None:
-    """Send so many. Raises RuntimeError when one is refused."""
-    left = iter(range(messages))
-    content = filling(5000)
-
-    async def one_after_the_other() -> None:
-        for place in left:
-            outcome = await transact(node.port, content, client(place % CLIENTS))
-            if outcome.code != 250:
-                raise RuntimeError(f"a message was answered {outcome.code}")
-
-    await asyncio.gather(*(one_after_the_other() for _ in range(AT_ONCE)))
+    await send_or_fail(node.port, messages, filling(5000), lambda place: client(place % CLIENTS))
 
 
 # Latency

@@ -8,18 +8,18 @@ from __future__ import annotations
 import asyncio
 import time
 from base64 import b64encode
+from collections.abc import Awaitable
 from statistics import median
 
 import attrs
 
 from bench.cases import scratch
-from bench.client import Foreigner, filling, transact
+from bench.client import AT_ONCE, Foreigner, filling, send_all, transact
 from bench.nameserver import NothingThere
 from bench.node import PLAIN, Node
 from bench.postfix_tools import Sink
 from bench.report import FilterRow, tell
 
-AT_ONCE = 20
 CLIENT = Foreigner("192.0.2.25", "mail.elsewhere.example")
 NO_HOLD = f"greetpause:{CLIENT.address}\t0\n"
 """Else a client from outside is kept waiting for its banner to see whether it talks early."""
@@ -105,15 +105,5 @@ async def _with_names(group, rounds, messages, sink, folder) -> FilterRow:  # ty
             await asyncio.to_thread(node.stop)
 
 
-async def _send(node: Node, group: Group, messages: int) -> int:
-    """Send so many, ``AT_ONCE`` at a time; how many were not taken."""
-    left = iter(range(messages))
-
-    async def one_after_the_other() -> int:
-        refused = 0
-        for _ in left:
-            outcome = await transact(node.port, group.content, group.claim)
-            refused += outcome.code != 250
-        return refused
-
-    return sum(await asyncio.gather(*(one_after_the_other() for _ in range(AT_ONCE))))
+def _send(node: Node, group: Group, messages: int) -> Awaitable[int]:
+    return send_all(node.port, messages, group.content, lambda place: group.claim)

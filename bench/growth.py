@@ -10,19 +10,18 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from statistics import median
 
 import attrs
 
 from bench.cases import WARM, scratch
-from bench.client import filling, transact
+from bench.client import AT_ONCE, filling, send_or_fail
 from bench.dns import NO_HOLD, client, name_server
 from bench.node import PLAIN, Node
 from bench.postfix_tools import Load, Sink
 from bench.processes import HOST
 
-AT_ONCE = 20
 CLIENTS = 100
 """Different clients, so that most look-ups are answered from memory."""
 
@@ -85,16 +84,8 @@ def measure_lists(rounds: int, messages: int) -> None:
 async def _from_outside(node: Node, rounds: int, messages: int) -> tuple[float, float]:
     content = filling(5000)
 
-    async def send(count: int) -> None:
-        left = iter(range(count))
-
-        async def one_after_the_other() -> None:
-            for place in left:
-                outcome = await transact(node.port, content, client(place % CLIENTS))
-                if outcome.code != 250:
-                    raise RuntimeError(f"a message was answered {outcome.code}")
-
-        await asyncio.gather(*(one_after_the_other() for _ in range(AT_ONCE)))
+    def send(count: int) -> Awaitable[None]:
+        return send_or_fail(node.port, count, content, lambda place: client(place % CLIENTS))
 
     await send(3 * CLIENTS)
     cpu, rates = [], []
