@@ -54,6 +54,7 @@ from smtpf.serving import Serving, StartRefused
 from smtpf.settings.process_options import DAEMON, TEST_LICKEY
 from smtpf.settings.store import Settings, SettingsHolder
 from smtpf.smtp.administration import ADMIN_COMMANDS
+from smtpf.smtp.arrivals import Arrivals
 from smtpf.smtp.engine import Engine
 from smtpf.smtp.reception import Reception
 from smtpf.stats.archive import Archive
@@ -63,8 +64,10 @@ from smtpf.stats.routes import RouteCounts
 from smtpf.stats.rows import STATS_MAP, Refused, open_stats_map
 from smtpf.stats.sampling import OpenFilesSampler, open_files
 from smtpf.stats.tables import Statistics
+from smtpf.waiting import in_background
 from smtpf.workers.crew import Crew, Shared
-from smtpf.workers.options import worker_count
+from smtpf.workers.demand import AGAIN, Demand
+from smtpf.workers.options import WORKERS, worker_count
 
 if TYPE_CHECKING:
     from smtpf.maps.routes import RouteMap
@@ -95,6 +98,7 @@ class Node(Service):
         self._reactor = reactor
         self._reread = reread
         self._ready = False
+        self._ended = False
         self.settings = SettingsHolder(settings)
         self._target = open_target(reactor, choose_target(settings, settings[DAEMON]), settings[LOG_FORMAT])
         self.journal = Journal(self._target, Verbose())
@@ -103,9 +107,10 @@ class Node(Service):
         self._observer = FailureObserver(self.journal)
         self.engine: Engine | None = None
         workers = worker_count(settings, self.journal)
-        self._crew = Crew(workers, reactor, self.journal) if workers > 1 else None
-        self.sessions: SessionsInProgress | Crew = SessionsInProgress(reactor) if self._crew is None else self._crew
-        self._process = Lifecycle(settings, self.journal, reactor, self.sessions)
+        own = self._own_sessions = SessionsInProgress(reactor)
+        self._crew = Crew(workers, reactor, self.journal, own) if workers > 1 else None
+        self.sessions: SessionsInProgress | Crew = own if self._crew is None else self._crew
+        self._process = Lifecycle(settings, self.journal, reactor, self.sessions, workers)
         self._process.open()
         self._pool = ThreadPool(0, THREADS, "smtpf")
         self._stopping: list[Any] = []
@@ -154,8 +159,7 @@ class Node(Service):
         collector.after.append(licence.daily)
         settings = self.settings.current
         engine = self.engine = await serving.open(cache)
-        if isinstance(self.sessions, SessionsInProgress):
-            self.sessions.watch(engine)
+        self._own_sessions.watch(engine)
         await archive.load()
         serving.start()
         collector.start()
@@ -167,7 +171,8 @@ class Node(Service):
         listening = self._process.listening
         assert listening is not None
         crew = self._crew
-        reception = Reception(engine, listening.hold, self._process.session_ended)
+        arrivals = Arrivals(stats, engine.now, crew.board if crew is not None else None)
+        reception = Reception(engine, listening.hold, self._process.session_ended, arrivals)
         configuration = self.configuration = Configuration(self.settings, journal, self.in_thread, self._reread, licence.permitted)
         configuration.follow(cache.configure, collector.configure, self._process.configure)
         if cluster is not None:
@@ -188,23 +193,45 @@ class Node(Service):
                 "interfaces": [bound.name for bound in listening.bound],
                 "node": cache.node if isinstance(cache, FileCache) else "",
             }  # fmt: skip
-            await crew.start(
+            crew.prepare(
                 Shared(
-                    settings=self._current, engine=engine, stats=stats, routes=routes, cache=cache, arrivals=reception.arrivals,
-                    administration=administration, hold=listening.hold, session_ended=self._process.session_ended, greeting=greeting,
+                    settings=self._current, engine=engine, stats=stats, routes=routes, cache=cache, arrivals=arrivals,
+                    administration=administration, listening=listening, session_ended=self._process.session_ended, greeting=greeting,
                 )
             )  # fmt: skip
+            if settings[WORKERS]:
+                await crew.start()
         stats.begin()
         self._process.serve(lambda bound: self._taker(bound, reception), self.reload)
         self._ready = True
+        if crew is not None and settings[WORKERS]:
+            crew.begin()
+        elif crew is not None:
+            demand = self._demand = Demand(reactor, lambda: in_background(self._more_processes(crew), self._fault))
+            self._stopping.append(demand.stop)
+            demand.start()
+
+    async def _more_processes(self, crew: Crew) -> None:
+        """There is work for all processes that the node may have. Without them it goes on as before."""
+        try:
+            await crew.start()
+        except StartRefused:
+            await crew.dismiss()
+            if not self._ended:
+                self._demand.start(AGAIN)
+            return
+        if not self._ended:
+            crew.begin()
+
+    def _fault(self, failure: Failure) -> None:
+        self.journal.failure(failure, doing="workers")
 
     def _taker(self, bound: Bound, reception: Reception) -> Taker:
         """Who takes the connections of an interface."""
         listening = self._process.listening
         assert listening is not None
-        if self._crew is not None:
-            return self._crew.taker(listening.bound.index(bound))
-        return Answering(reception.factory(bound.name), self._reactor)
+        own = Answering(reception.factory(bound.name), self._reactor)
+        return own if self._crew is None else self._crew.taker(listening.bound.index(bound), own)
 
     def _open_files(self) -> int:
         return open_files() + (self._crew.open_files if self._crew is not None else 0)
@@ -297,6 +324,7 @@ class Node(Service):
 
     async def _end(self) -> None:
         """Workers, filters, statistics, cache, in the reverse order of their start."""
+        self._ended = True
         if self._crew is not None:
             await self._crew.close()
         if self._serving is not None:

@@ -19,7 +19,7 @@ FLOORS = (
     {"admin", "filters"},
     {"smtp"},
     {"scanners", "message", "maps", "cache", "dns"},
-    {"pipeline", "reply", "waiting"},
+    {"pipeline", "reply", "shared_memory", "waiting"},
     {"settings", "journal", "stats"},
 )
 """From the highest to the lowest; modules of one floor may visit each other as long as no circle comes of it."""

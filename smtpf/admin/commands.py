@@ -133,6 +133,7 @@ class Administration:
             return render(outcome.reply, (outcome.name,), asker.sid)
         if outcome.options and not self._configuration.apply(outcome.settings):
             return render(INVALID_VALUE, (outcome.options[0].name,), asker.sid)
+        await self._roster.bring_up_to_date()
         asker.adopt(self._engine.settings.current)
         return render(replies.END, (), asker.sid)
 
@@ -143,6 +144,7 @@ class Administration:
         if argument:
             unknown = verbose.apply(argument)
             self._configuration.apply(self._engine.settings.current.evolve({VERBOSE: verbose.text()}))
+            await self._roster.bring_up_to_date()
             asker.adopt(self._engine.settings.current)
             if unknown:
                 lines.append(f"unknown: {' '.join(unknown)}")
@@ -194,10 +196,14 @@ class Administration:
                 rows = (f"211-2.0.0 {printable(str(row))}"[:LONGEST_ACTIVE] for row in self._active())
                 return Answer((*rows, "211 2.0.0 end"))
             if letter == "P":
-                return Answer((shown(await self._cache.write(key, value)),))
+                record = await self._cache.write(key, value)
+                await self._roster.bring_up_to_date()
+                return Answer((shown(record),))
             found = await (self._cache.read(key) if letter == "G" else self._cache.remove(key))
         except CacheError:
             return Answer((f"510 5.0.0 {name} error",))
+        if letter == "D":
+            await self._roster.bring_up_to_date()
         return Answer(("210 2.0.0 key not found" if found is None else shown(found),))
 
 

@@ -26,7 +26,7 @@ class Roster(Protocol):
         """Cut a session. False: there is none of this id."""
 
     async def bring_up_to_date(self) -> None:
-        """Let the statistics count all that has happened."""
+        """Let the statistics count all that has happened, and every process of the node know what has been changed."""
 
 
 class OwnSessions:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import tempfile
 from collections.abc import Iterable
 from hashlib import blake2b
 
 from smtpf.cache.records import encoded
+from smtpf.shared_memory import shared_file
 
 AREA = 1 << 27
 """Octets of the largest bitmap: 2**30 bits, for some hundred million keys. Untouched pages take no memory."""
@@ -42,13 +42,7 @@ class Presence:
     @classmethod
     def make(cls) -> Presence:
         """An empty one. Every key may be there. Raises OSError."""
-        if hasattr(os, "memfd_create"):
-            descriptor = os.memfd_create("smtpf-keys", os.MFD_CLOEXEC)
-        else:
-            with tempfile.TemporaryFile() as file:
-                descriptor = os.dup(file.fileno())
-        os.ftruncate(descriptor, SIZE)
-        return cls(descriptor)
+        return cls(shared_file("smtpf-keys", SIZE))
 
     def may_hold(self, key: str) -> bool:
         """False: ``key``, which must be storable, is certainly not in the file, nor about to be."""

@@ -19,7 +19,7 @@ from smtpf.process.ending import CannotStart
 from smtpf.process.identity import UMASK, become, give_files, look_up
 from smtpf.process.instance import Predecessor, seconds_of
 from smtpf.process.limits import raise_limits
-from smtpf.process.listening import Bound, Listening, Taker, fully_qualified_name
+from smtpf.process.listening import Bound, Listening, Taker, fully_qualified_name, service_manager
 from smtpf.process.notify import READY, notify
 from smtpf.process.pidfile import PidFile
 from smtpf.process.signals import SLOW_QUIT_TIMEOUT, Sessions, Signals
@@ -56,11 +56,13 @@ def prepare(settings: Settings, journal: Journal, reactor: Any) -> None:
 class Lifecycle:
     """The process of one node, from limits to the last log line."""
 
-    def __init__(self, settings: Settings, journal: Journal, reactor: Any, sessions: Sessions) -> None:
+    def __init__(self, settings: Settings, journal: Journal, reactor: Any, sessions: Sessions, places: int = 1) -> None:
+        """``places``: processes that may answer clients."""
         self._settings = settings
         self._journal = journal
         self._reactor = reactor
         self._sessions = sessions
+        self._places = places
         self._pid_file = PidFile(settings[RUN_PID_FILE], journal)
         self._signals: Signals | None = None
         self._serving = False
@@ -80,8 +82,10 @@ class Lifecycle:
         except OSError as error:
             self._journal.write(HOST_ERROR, error.strerror or str(error), error.errno or 0)
             raise CannotStart from error
-        self.listening = Listening(self._settings, self._journal, self._reactor, self.host_name, self._sessions.__len__)
-        self.listening.bind(os.environ)
+        self.listening = Listening(
+            self._settings, self._journal, self._reactor, self.host_name, self._sessions.__len__, places=self._places
+        )  # fmt: skip
+        self.listening.bind(service_manager(os.environ))
 
     def settle(self, files: Iterable[str] = (), companions: Iterable[str] = ()) -> None:
         """Pid file, owner of the files, and identity. Raises CannotStart.

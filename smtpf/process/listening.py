@@ -10,7 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -22,6 +23,7 @@ from zope.interface import implementer
 from smtpf.journal.message import err, info, warn
 from smtpf.process.ending import CannotStart
 from smtpf.process.interfaces import interface_name, parse_interface
+from smtpf.process.steering import share_out
 from smtpf.settings.process_options import INTERFACE_NAME, INTERFACES, SERVER_MAX_THREADS, SMTP_SERVER_QUEUE, TEST_MODE
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Failures of accept that pass when something ends."""
 PAUSE = 1.0
 """Seconds without accepting after a shortage, unless a session ends before."""
+LOOK = 0.1
+"""Seconds after which a process of several looks again whether there is room: sessions end in others, too."""
 ACCEPTS = 20
 """Connections taken from one socket before others get their turn."""
 FIRST_PASSED = 3
@@ -77,20 +81,26 @@ THREAD_RETIRED = err(
 
 @attrs.frozen(eq=False)
 class Bound:
-    """A socket that listens, and how the node calls itself there."""
+    """An address that the node listens on, and how it calls itself there."""
 
     text: str
     """The item of ``interfaces``."""
-    socket: socket.socket
+    sockets: tuple[socket.socket, ...]
+    """One for each process that may answer here, by its place; a single one for all of them where clients cannot be steered."""
     name: str
     """The interface name: greeting, HELO replies, Received."""
 
+    @property
+    def steered(self) -> bool:
+        """Each process has a socket of its own here."""
+        return len(self.sockets) > 1
+
 
 class Listening:
-    """All listening sockets of the node.
+    """All listening sockets of the node, or those of one of its processes.
 
     ``sessions`` gives the number of sessions now; ``host_name`` is the machine's full name. Call ``session_ended`` whenever
-    a session has ended.
+    a session of this process has ended. ``places`` is the number of processes that may answer; sessions end unheard in the others.
     """
 
     def __init__(
@@ -101,6 +111,7 @@ class Listening:
         host_name: str,
         sessions: Callable[[], int],
         reverse: Callable[[str], str] | None = None,
+        places: int = 1,
     ) -> None:
         self._settings = settings
         self._journal = journal
@@ -110,23 +121,34 @@ class Listening:
         self._reverse = reverse
         self._most = most_sessions(settings)
         self._acceptors: list[Acceptor] = []
+        self._takers: list[Taker] = []
         self._pause: Any = None
         self._full = False
+        self._places = places
+        self._left: set[int] = set()
         self.bound: list[Bound] = []
+        self.closing: Callable[[], None] = lambda: None
+        """Called when nothing more is to be accepted."""
 
     def bind(self, environment: MutableMapping[str, str] | None = None) -> None:
         """Bind every interface, or take the sockets that the service manager passed. Raises CannotStart (#812)."""
         passed = passed_sockets(environment) if environment is not None else []
+        backlog = 1 if self._settings[TEST_MODE] else self._settings[SMTP_SERVER_QUEUE]
         if passed:
             for each in passed:
-                self._take(_address_text(each), each)
+                text = _address_text(each)
+                self._keep(text, each, backlog)
+                self._journal.write(INTERFACE_READY, text)
             return
-        backlog = 1 if self._settings[TEST_MODE] else self._settings[SMTP_SERVER_QUEUE]
         for text in self._settings[INTERFACES]:
             self._bind(text, backlog)
         if not self.bound:
             self._journal.write(NO_INTERFACES, self._settings.text(INTERFACES))
             raise CannotStart
+
+    def adopt(self, bound: Iterable[Bound]) -> None:
+        """Take addresses that another process has bound."""
+        self.bound = list(bound)
 
     def start(self, factory: Callable[[Bound], IProtocolFactory]) -> None:
         """Accept connections from now on; ``factory`` makes the protocol factory of each interface."""
@@ -134,9 +156,27 @@ class Listening:
 
     def hand_over(self, taker: Callable[[Bound], Taker]) -> None:
         """Accept connections from now on, and give those of each interface to its taker."""
-        self._acceptors = [Acceptor(bound.socket, taker(bound), self, self._reactor) for bound in self.bound]
+        for bound in self.bound:
+            one = taker(bound)
+            one.begin()
+            self._takers.append(one)
+            self._acceptors += [
+                Acceptor(each, place if bound.steered else None, one, self, self._reactor) for place, each in enumerate(bound.sockets)
+            ]
+        self._read()
+
+    def leave(self, place: int) -> None:
+        """Leave the clients of ``place`` to the process there, where they are steered to it."""
+        self._left.add(place)
         for acceptor in self._acceptors:
-            acceptor.begin()
+            if acceptor.place == place:
+                acceptor.pause()
+
+    def stand_in(self, place: int) -> None:
+        """Accept the clients of ``place`` here: there is no process for it."""
+        self._left.discard(place)
+        if self._pause is None and not self._full:
+            self._read()
 
     def configure(self, settings: Settings) -> None:
         """Take over a changed ``server-max-threads``."""
@@ -148,10 +188,15 @@ class Listening:
         self._cancel_pause()
         for acceptor in self._acceptors:
             acceptor.end()
-        self._acceptors = []
+        for taker in self._takers:
+            taker.end()
+        self._acceptors, self._takers = [], []
         for bound in self.bound:
-            bound.socket.close()
-        self.bound = []
+            for each in bound.sockets:
+                each.close()
+        if self.bound:
+            self.bound = []
+            self.closing()
 
     def session_ended(self) -> None:
         """A session has ended: there may be room again."""
@@ -164,6 +209,8 @@ class Listening:
             return True
         self._full = True
         self._stop_reading()
+        if self._places > 1 and self._pause is None:
+            self._pause = self._reactor.callLater(LOOK, self._resume)
         return False
 
     def hold(self, seconds: float) -> None:
@@ -200,22 +247,20 @@ class Listening:
             except OSError as error:
                 problem = problem or error
             else:
-                self._keep(text, listener)
+                self._keep(text, listener, backlog)
         if len(self.bound) > before:
             self._journal.write(INTERFACE_READY, text)
         elif problem is not None:
             self._refuse(text, problem)
 
-    def _take(self, text: str, listener: socket.socket) -> None:
-        self._keep(text, listener)
-        self._journal.write(INTERFACE_READY, text)
-
-    def _keep(self, text: str, listener: socket.socket) -> None:
+    def _keep(self, text: str, listener: socket.socket, backlog: int) -> None:
         name = interface_name(self._settings[INTERFACE_NAME], listener.getsockname()[0], self._host_name, self._reverse)
-        # Accepted connections inherit both. Without the first each reply would wait for the client's acknowledgement of the one before.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self.bound.append(Bound(text, listener, name))
+        sockets = share_out(listener, self._places, backlog) if self._places > 1 else (listener,)
+        for each in sockets:
+            # Accepted connections inherit both. Without the first each reply would wait for the client's acknowledgement of the one before.
+            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self.bound.append(Bound(text, sockets, name))
 
     def _refuse(self, text: str, error: OSError) -> None:
         self._journal.write(INTERFACE_ERROR, text, error.strerror or str(error), error.errno or 0)
@@ -228,8 +273,12 @@ class Listening:
     def _resume(self) -> None:
         self._cancel_pause()
         self._full = False
+        self._read()
+
+    def _read(self) -> None:
         for acceptor in self._acceptors:
-            acceptor.resume()
+            if acceptor.place not in self._left:
+                acceptor.resume()
 
     def _cancel_pause(self) -> None:
         pause, self._pause = self._pause, None
@@ -293,12 +342,14 @@ class Answering:
 class Acceptor:
     """Accepts on one socket while the reactor finds it readable."""
 
-    def __init__(self, listener: socket.socket, taker: Taker, listening: Listening, reactor: Any) -> None:
+    def __init__(self, listener: socket.socket, place: int | None, taker: Taker, listening: Listening, reactor: Any) -> None:
+        """``place`` is that of the process whose clients come here; None: all clients do."""
+        self.place = place
         self._reactor = reactor
         self._socket = listener
         self._taker = taker
         self._listening = listening
-        self._open = False
+        self._open = True
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -306,15 +357,9 @@ class Acceptor:
     def logPrefix(self) -> str:
         return "accept"
 
-    def begin(self) -> None:
-        self._taker.begin()
-        self._open = True
-        self.resume()
-
     def end(self) -> None:
         self.pause()
         self._open = False
-        self._taker.end()
 
     def pause(self) -> None:
         self._reactor.removeReader(self)
@@ -339,6 +384,19 @@ class Acceptor:
         """The reactor disconnects what it reads when it ends."""
         self.pause()
         self._open = False
+
+
+def service_manager(environment: Mapping[str, str], first: Path = Path("/proc/self/environ")) -> dict[str, str]:
+    """What the service manager said of passed sockets: LISTEN_* of ``environment``, or of the one this process was started with.
+
+    Twisted takes the variables out when its endpoints are imported, for endpoints of its own that no node uses.
+    """
+    found = {name: value for name, value in environment.items() if name.startswith("LISTEN_")}
+    try:
+        words = os.fsdecode(first.read_bytes()).split("\0")
+    except OSError:
+        words = []
+    return dict(word.split("=", 1) for word in words if word.startswith("LISTEN_") and "=" in word) | found
 
 
 def passed_sockets(environment: MutableMapping[str, str]) -> list[socket.socket]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 import attrs
 
@@ -27,13 +28,24 @@ class Arrival:
     """It is more than ``rate-throttle`` allows for one second."""
 
 
+class Elsewhere(Protocol):
+    """Connections that other processes of the node accept."""
+
+    def note(self, second: int, count: int) -> None:
+        """This process has accepted ``count`` so far in the clock second ``second``."""
+
+    def others(self, second: int) -> int:
+        """What the others have accepted in that second."""
+
+
 class Arrivals:
     """Counts the connections of all interfaces of a node."""
 
-    def __init__(self, stats: Statistics, now: Callable[[], float]) -> None:
+    def __init__(self, stats: Statistics, now: Callable[[], float], elsewhere: Elsewhere | None = None) -> None:
         """``now`` gives Unix seconds."""
         self._stats = stats
         self._now = now
+        self._elsewhere = elsewhere
         self._second = -1
         self._this_second = 0
         self._ticks: deque[list[int]] = deque(maxlen=10)
@@ -42,23 +54,31 @@ class Arrivals:
     @property
     def now(self) -> int:
         """Connections accepted in this very second."""
-        return self._this_second if self._second == int(self._now()) else 0
+        second = int(self._now())
+        own = self._this_second if self._second == second else 0
+        return own if self._elsewhere is None else own + self._elsewhere.others(second)
 
     def arrived(self, limit: int) -> Arrival:
         """Count one connection; ``limit`` is that of ``rate-throttle``, 0 for none."""
-        now = int(self._now())
-        same = now == self._second
-        self._second = now
-        self._this_second = self._this_second + 1 if same else 1
-        tick = now // _TICK
+        second = int(self._now())
+        first = second != self._second
+        self._second = second
+        count = self._this_second = 1 if first else self._this_second + 1
+        if self._elsewhere is not None:
+            self._elsewhere.note(second, count)
+            count += self._elsewhere.others(second)
+        self.count(1)
+        self._stats.raise_to(general.HIGH_CONNECTIONS_PER_SECOND, count)
+        return Arrival(count, not first and 0 < limit <= count)
+
+    def count(self, arrived: int) -> None:
+        """Take ``arrived`` connections into those of the last minute."""
+        tick = int(self._now()) // _TICK
         if self._ticks and self._ticks[-1][0] == tick:
-            self._ticks[-1][1] += 1
-            self._minute += 1
+            self._ticks[-1][1] += arrived
+            self._minute += arrived
         else:
-            self._ticks.append([tick, 1])
+            self._ticks.append([tick, arrived])
             self._minute = sum(count for at, count in self._ticks if at > tick - 10)
-        minute = self._minute
-        self._stats.set(general.CONNECTIONS_PER_MINUTE, minute)
-        self._stats.raise_to(general.HIGH_CONNECTIONS_PER_MINUTE, minute)
-        self._stats.raise_to(general.HIGH_CONNECTIONS_PER_SECOND, self._this_second)
-        return Arrival(self._this_second, same and 0 < limit <= self._this_second)
+        self._stats.set(general.CONNECTIONS_PER_MINUTE, self._minute)
+        self._stats.raise_to(general.HIGH_CONNECTIONS_PER_MINUTE, self._minute)

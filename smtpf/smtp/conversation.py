@@ -187,7 +187,7 @@ class Conversation:
         self.wire.close(0)
 
     def _descriptors_left(self) -> bool:
-        return self.engine.descriptor_limit > 8 * self.engine.sessions + 10
+        return self.engine.descriptor_limit > 8 * len(self.engine.conversations) + 10
 
     async def _refuse_for_descriptors(self) -> None:
         self.admitted = True

@@ -32,12 +32,17 @@ THROTTLE_PAUSE = 1.0
 class Reception:
     """Counts what comes in on all interfaces of the node."""
 
-    def __init__(self, engine: Engine, hold: Callable[[float], None], session_ended: Callable[[], None]) -> None:
-        """``hold(seconds)`` pauses accepting; ``session_ended()`` tells that there may be room again."""
+    def __init__(
+        self, engine: Engine, hold: Callable[[float], None], session_ended: Callable[[], None], arrivals: Arrivals | None = None
+    ) -> None:
+        """``hold(seconds)`` pauses accepting; ``session_ended()`` tells that there may be room again.
+
+        ``arrivals`` are given where other processes accept, too.
+        """
         self._engine = engine
         self._hold = hold
         self.released = session_ended
-        self.arrivals = Arrivals(engine.stats, engine.now)
+        self.arrivals = arrivals or Arrivals(engine.stats, engine.now)
         self.this_second = 0
         """Connections accepted in the clock second of the last one (``cs=``)."""
         self.counted: Arrival | None = None

@@ -1,7 +1,8 @@
 """The coordinator's side: starts the workers, gives each its clients, keeps what they share, and replaces one that dies.
 
-Sessions of a worker that dies are cut, and their clients come again: nothing was accepted that a next hop had not accepted. Those
-that it had not taken up yet wait for the worker in its place. Source: spec chapter operations, 6.6.
+A worker accepts on sockets of its own where the kernel steers clients to them; where it cannot, and while a worker is missing, the
+coordinator accepts and hands over. Sessions of a worker that dies are cut, and their clients come again: nothing was accepted that a
+next hop had not accepted. Those that it had not taken up yet wait for the worker in its place. Source: spec chapter operations, 6.6.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, ensureDeferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import Factory, ProcessProtocol
 from twisted.python.failure import Failure
 
 from smtpf.admin.asker import Asker
+from smtpf.admin.roster import OwnSessions
 from smtpf.journal.message import err, info
+from smtpf.process.steering import place_of
 from smtpf.reply import render
 from smtpf.serving import StartRefused
 from smtpf.smtp import commands, replies
@@ -27,8 +30,8 @@ from smtpf.smtp import options as opt
 from smtpf.smtp.reception import THROTTLE_PAUSE
 from smtpf.stats.routes import Counts
 from smtpf.workers import cache as wire
+from smtpf.workers.board import Board
 from smtpf.workers.channel import Channel, ChannelError, news
-from smtpf.workers.distribution import place_of
 from smtpf.workers.handover import Giving, Passed
 from smtpf.workers.statistics import add_report
 
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     from smtpf.cache.records import Record
     from smtpf.cache.store import Cache
     from smtpf.journal.journal import Journal
+    from smtpf.process.listening import Listening, Taker
+    from smtpf.process.sessions import SessionsInProgress
     from smtpf.settings.store import Settings
     from smtpf.smtp.arrivals import Arrivals
     from smtpf.smtp.engine import Engine
@@ -49,6 +54,10 @@ HANDOVER = 4
 """Descriptor at which a worker takes up connections, in the worker."""
 PRESENCE = 5
 """Descriptor of the bitmap of the cache's keys, in the worker of a node that has one."""
+BOARD = 6
+"""Descriptor of the board, in the worker."""
+LISTENERS = 7
+"""First of the descriptors at which a worker accepts, one for each interface whose clients are steered, in the worker."""
 START_SECONDS = 60.0
 """How long a worker may take to be ready."""
 SILENT_SECONDS = 60.0
@@ -98,8 +107,7 @@ class Shared:
     cache: Cache
     arrivals: Arrivals
     administration: Administration
-    hold: Callable[[float], None]
-    """Pauses accepting for so many seconds."""
+    listening: Listening
     session_ended: Callable[[], None]
     greeting: Mapping[str, Any]
     """What a worker is told beside the options when it starts."""
@@ -116,8 +124,9 @@ class Worker(ProcessProtocol):
         self._journal = journal
         self.giving = Giving(reactor)
         self.channel: Channel | None = None
-        self.sessions = 0
-        """Clients given to it whose session has not ended."""
+        self.given = 0
+        """Connections handed to this process."""
+        self._arrived = 0
         self.open_files = 0
         self.ready = False
         self.failures = 0
@@ -133,6 +142,17 @@ class Worker(ProcessProtocol):
         """Fires when the process that is told to end has ended."""
 
     @property
+    def place(self) -> int:
+        """Its place among those that answer, from 0."""
+        return self.number - 1
+
+    @property
+    def sessions(self) -> int:
+        """Clients that it answers, or has been given to answer."""
+        board = self._crew.board
+        return board.sessions(self.number) + max(0, self.given - board.taken(self.number))
+
+    @property
     def usable(self) -> bool:
         """It takes clients, or will at once."""
         return self.ready or self.failures < 2
@@ -141,11 +161,14 @@ class Worker(ProcessProtocol):
         """Start a process for this place."""
         self._pause = None
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        crew = self._crew
         with near, far:
-            descriptors = {0: 0, 1: 1, 2: 2, CHANNEL: far.fileno(), HANDOVER: self.giving.far.fileno()}
-            presence = self._crew.shared.cache.presence
+            descriptors = {0: 0, 1: 1, 2: 2, CHANNEL: far.fileno(), HANDOVER: self.giving.far.fileno(), BOARD: crew.board.descriptor}
+            presence = crew.shared.cache.presence
             if presence is not None:
                 descriptors[PRESENCE] = presence.descriptor
+            for number, interface in enumerate(crew.steered):
+                descriptors[LISTENERS + number] = crew.shared.listening.bound[interface].sockets[self.place].fileno()
             self._process = self._reactor.spawnProcess(
                 self, sys.executable, [sys.executable, "-m", "smtpf.workers.worker"], env=_environment(), childFDs=descriptors
             )
@@ -162,25 +185,34 @@ class Worker(ProcessProtocol):
 
     def _greet(self) -> None:
         assert self.channel is not None
-        self.channel.call("begin", self._crew.greeting()).addCallbacks(self._is_ready, lambda failure: failure.trap(ChannelError))
+        self.channel.call("begin", self._crew.greeting(self)).addCallbacks(self._is_ready, lambda failure: failure.trap(ChannelError))
 
     def _is_ready(self, nothing: None) -> None:
         self._cancel()
         self.ready = True
         self._timer = self._reactor.callLater(SILENT_SECONDS, self.cut)
         self._journal.write(WORKER_READY, self.number, self.pid)
+        if self._crew.open:
+            self.take_clients()
         if not self.first.called:
             self.first.callback(None)
+
+    def take_clients(self) -> None:
+        """Let the process, which is ready, accept where its clients are steered to it."""
+        if self.channel is not None and self.ready:
+            self._crew.shared.listening.leave(self.place)
+            self.channel.tell("accept")
 
     def processEnded(self, reason: Failure) -> None:
         self._cancel()
         self.ready, self.channel, self._process = False, None, None
         if self.ended is not None:
+            self._forget(0)
             self.ended.callback(None)
             return
         left = self.giving.take_back()
         lost = max(0, self.sessions - len(left))
-        self.sessions = len(left)
+        self._forget(len(left))
         for passed in left:
             self.giving.give(passed)
         self._journal.write(WORKER_ENDED, self.number, self.pid, _how(reason), lost)
@@ -191,7 +223,22 @@ class Worker(ProcessProtocol):
             return
         pause = 0.0 if self.failures < 2 else min(LONGEST_PAUSE, 2.0 ** (self.failures - 2))
         self._pause = self._reactor.callLater(pause, self.spawn)
+        self._crew.shared.listening.stand_in(self.place)
         self._crew.sessions_ended()
+
+    def _forget(self, given: int) -> None:
+        """The process is no more; ``given`` connections wait for the next one."""
+        self._crew.board.clear(self.number)
+        self.given, self._arrived = given, 0
+
+    def dismissed(self) -> None:
+        """Be as before the first start. There is no process."""
+        self.first, self.ended, self.failures = Deferred(), None, 0
+
+    def arrived(self) -> int:
+        """Connections that it has accepted since this was asked last."""
+        before, self._arrived = self._arrived, self._crew.board.arrived(self.number)
+        return self._arrived - before
 
     def heard(self, open_files: int) -> None:
         """It has reported."""
@@ -229,32 +276,62 @@ class Worker(ProcessProtocol):
 
 
 class Crew:
-    """All workers of a node. It is the node's sessions, for its end, and its roster, for its administration."""
+    """All workers of a node, and the sessions that the coordinator itself may have: for the end of the node, and for its administration."""
 
-    def __init__(self, count: int, reactor: Any, journal: Journal) -> None:
+    def __init__(self, count: int, reactor: Any, journal: Journal, own: SessionsInProgress) -> None:
+        """``own`` are the sessions that this process answers, as long as no worker does."""
         self._reactor = reactor
         self._journal = journal
+        self._own = own
+        self.board = Board.make(count + 1)
+        """Row 0 is the coordinator's, row N that of worker N."""
         self._workers = [Worker(self, number, reactor, journal) for number in range(1, count + 1)]
         self._shared: Shared | None = None
+        self.steered: list[int] = []
+        """Interfaces whose clients the kernel brings to their worker, by their place in ``interfaces``."""
+        self.open = False
+        """Workers answer clients."""
 
     @property
     def shared(self) -> Shared:
-        """Set by ``start``."""
+        """Set by ``prepare``."""
         assert self._shared is not None
         return self._shared
 
-    async def start(self, shared: Shared) -> None:
-        """Start all workers. Raises StartRefused when one of them cannot."""
+    def prepare(self, shared: Shared) -> None:
+        """Hear what there is to share, before anything is accepted."""
         self._shared = shared
-        shared.engine.elsewhere = self.__len__
+        self.steered = [number for number, bound in enumerate(shared.listening.bound) if bound.steered]
+        shared.listening.closing = self._close_doors
+        shared.engine.elsewhere = self._in_workers
         shared.cache.followers.append(self._written)
+
+    async def start(self) -> None:
+        """Start all workers. Raises StartRefused when one of them cannot; then ``dismiss`` ends the others."""
         for worker in self._workers:
             worker.spawn()
         for worker in self._workers:
             await worker.first
 
+    def begin(self) -> None:
+        """All workers are ready: let them answer clients from now on. Sessions of this process go on."""
+        self.open = True
+        for worker in self._workers:
+            worker.take_clients()
+
+    async def dismiss(self) -> None:
+        """End those that have been started, and be as before."""
+        await self._end_all()
+        for worker in self._workers:
+            worker.dismissed()
+
     async def close(self) -> None:
         """End all workers, with their last counts taken over."""
+        await self._end_all()
+        for worker in self._workers:
+            worker.giving.close()
+
+    async def _end_all(self) -> None:
         for each in self._workers:
             # Nobody waits for a start that is given up.
             each.first.addErrback(lambda failure: failure.trap(StartRefused))
@@ -264,8 +341,6 @@ class Crew:
             await ended
         if timer.active():
             timer.cancel()
-        for worker in self._workers:
-            worker.giving.close()
 
     def _cut(self) -> None:
         for worker in self._workers:
@@ -273,20 +348,20 @@ class Crew:
 
     # Connections
 
-    def taker(self, place: int) -> HandingOver:
-        """Takes the connections of interface ``place``."""
-        return HandingOver(self, place)
+    def taker(self, interface: int, own: Taker) -> HandingOver:
+        """Takes the connections of ``interface``; ``own`` answers them in this process, as long as no worker does."""
+        return HandingOver(self, interface, own)
 
     def hand_over(self, interface: int, connection: socket.socket, peer: tuple[Any, ...]) -> None:
         """Give a connection to the worker of its client."""
         shared = self.shared
         arrival = shared.arrivals.arrived(shared.settings()[opt.RATE_THROTTLE])
         if arrival.throttled:
-            shared.hold(THROTTLE_PAUSE)
+            shared.listening.hold(THROTTLE_PAUSE)
         worker = self._worker_for(peer[0])
-        passed = Passed(connection, interface, peer, arrival.this_second, arrival.throttled, len(self) + 1)
+        passed = Passed(connection, interface, peer, arrival.this_second, arrival.throttled)
         if worker is not None and worker.giving.give(passed):
-            worker.sessions += 1
+            worker.given += 1
             return
         self._journal.write(NO_WORKER, peer[0])
         refuse(connection, shared.engine)
@@ -299,23 +374,24 @@ class Crew:
 
     # What workers ask for and tell.
 
-    def greeting(self) -> dict[str, Any]:
-        """What a worker needs to begin."""
+    def greeting(self, worker: Worker) -> dict[str, Any]:
+        """What ``worker`` needs to begin."""
         shared = self.shared
-        return {**shared.greeting, "settings": texts_of(shared.settings()), "presence": shared.cache.presence is not None}
+        return {
+            **shared.greeting, "settings": texts_of(shared.settings()), "presence": shared.cache.presence is not None,
+            "number": worker.number, "workers": len(self._workers), "steered": self.steered,
+        }  # fmt: skip
 
     def handlers(self, worker: Worker) -> dict[str, Callable[..., Any]]:
         """What ``worker`` may ask for."""
 
-        def ended(count: int) -> None:
-            worker.sessions = max(0, worker.sessions - count)
-            self.sessions_ended()
-
         def report(counts: list[dict[str, int]], routes: dict[str, list[int]], files: int) -> None:
             worker.heard(files)
+            self.board.put_sessions(len(self._own))
+            self.shared.arrivals.count(worker.arrived())
             self._take_over(counts, routes)
 
-        return {wire.ASK: self._operate, "ended": ended, "report": report, "admin": self._administer}
+        return {wire.ASK: self._operate, "ended": self.sessions_ended, "report": report, "admin": self._administer}
 
     def sessions_ended(self) -> None:
         """Some session has ended, or several."""
@@ -325,7 +401,8 @@ class Crew:
         return self.shared.cache.perform(wire.read(kind, *fields)).addCallback(wire.rows)
 
     def _written(self, records: Sequence[Record]) -> None:
-        self._tell_all("absorb", [wire.row(record) for record in records])
+        if any(worker.channel is not None for worker in self._workers):
+            self._tell_all("absorb", [wire.row(record) for record in records])
 
     def _take_over(self, counts: list[dict[str, int]], routes: dict[str, list[int]]) -> None:
         add_report(self.shared.stats, counts)
@@ -341,27 +418,37 @@ class Crew:
     # The sessions, for the end of the node.
 
     def __len__(self) -> int:
+        return len(self._own) + self._in_workers()
+
+    def _in_workers(self) -> int:
         return sum(worker.sessions for worker in self._workers)
 
+    def _close_doors(self) -> None:
+        """Nothing is accepted any more. From now on workers tell of each session that ends."""
+        self._tell_all("close")
+
     async def stop(self) -> None:
-        """Let every worker end its sessions as a node ends them."""
+        """Let every process end its sessions as a node ends them."""
+        own = ensureDeferred(self._own.stop())
         await self._ask_all("stop")
+        await own
 
     def abort(self) -> None:
         """Cut all sessions."""
+        self._own.abort()
         self._tell_all("abort")
 
     # The roster, for the administration.
 
     async def listing(self) -> tuple[int, list[str]]:
-        threads, lines = self.shared.engine.workers, list[str]()
+        threads, lines = await OwnSessions(self.shared.engine).listing()
         for more, sessions in await self._ask_all("list", seconds=ANSWER_SECONDS):
             threads += more
             lines += sessions
         return threads, lines
 
     async def kill(self, sid: str) -> bool:
-        return any(await self._ask_all("kill", sid, seconds=ANSWER_SECONDS))
+        return await OwnSessions(self.shared.engine).kill(sid) or any(await self._ask_all("kill", sid, seconds=ANSWER_SECONDS))
 
     async def bring_up_to_date(self) -> None:
         for counts, routes in await self._ask_all("report", seconds=ANSWER_SECONDS):
@@ -388,30 +475,33 @@ class Crew:
             if worker.channel is not None:
                 worker.channel.tell_line(line)
 
-    async def _ask_all(self, name: str, *arguments: Any, seconds: float = 0.0) -> list[Any]:
+    def _ask_all(self, name: str, *arguments: Any, seconds: float = 0.0) -> Deferred[list[Any]]:
         """The answers of those that are ready. Who does not answer, within ``seconds`` if given, is left out."""
         asked = [worker.channel.call(name, *arguments) for worker in self._workers if worker.ready and worker.channel is not None]
         if seconds:
             asked = [each.addTimeout(seconds, self._reactor) for each in asked]
-        results = await DeferredList(asked, consumeErrors=True)
-        return [answer for good, answer in results if good]
+        return DeferredList(asked, consumeErrors=True).addCallback(lambda results: [answer for good, answer in results if good])
 
 
 class HandingOver:
-    """Takes the connections of one interface by giving them to workers."""
+    """Takes the connections of one interface by giving them to workers; before they answer clients, by answering."""
 
-    def __init__(self, crew: Crew, interface: int) -> None:
+    def __init__(self, crew: Crew, interface: int, own: Taker) -> None:
         self._crew = crew
         self._interface = interface
+        self._own = own
 
     def begin(self) -> None:
-        """Nothing is to be begun."""
+        self._own.begin()
 
     def take(self, connection: socket.socket, peer: tuple[Any, ...]) -> None:
-        self._crew.hand_over(self._interface, connection, peer)
+        if self._crew.open:
+            self._crew.hand_over(self._interface, connection, peer)
+        else:
+            self._own.take(connection, peer)
 
     def end(self) -> None:
-        """Nothing is to be ended."""
+        self._own.end()
 
 
 def refuse(connection: socket.socket, engine: Engine) -> None:

@@ -34,12 +34,10 @@ class Passed:
     peer: tuple[Any, ...]
     this_second: int
     throttled: bool
-    sessions: int
-    """Sessions of the whole node then, this one included."""
 
     def words(self) -> bytes:
         """All but the connection."""
-        return json.dumps([self.interface, self.peer, self.this_second, self.throttled, self.sessions]).encode()
+        return json.dumps([self.interface, self.peer, self.this_second, self.throttled]).encode()
 
 
 @attrs.frozen
@@ -129,8 +127,8 @@ def take(end: socket.socket) -> Passed | Lost | None:
     connection = socket.socket(fileno=descriptors[0])
     connection.setblocking(False)
     connection.set_inheritable(False)
-    interface, peer, this_second, throttled, sessions = json.loads(words)
-    return Passed(connection, interface, tuple(peer), this_second, throttled, sessions)
+    interface, peer, this_second, throttled = json.loads(words)
+    return Passed(connection, interface, tuple(peer), this_second, throttled)
 
 
 @implementer(IReadDescriptor)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from smtpf.journal.message import warn
 from smtpf.settings.option import Number
-from smtpf.settings.process_options import RUN_JAILED
+from smtpf.settings.process_options import RUN_JAILED, TEST_MODE
 
 if TYPE_CHECKING:
     from smtpf.journal.journal import Journal
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 WORKERS = Number(
     "workers",
-    1,
-    "Processes that answer clients. With 1 the node is a single process. With more, one further process accepts and hands each client to "
-    "the worker of its address, so that the limits on a client stay exact. 0: one for each processor core.",
-    choices="processes; 0 = as many as cores",
+    0,
+    "Processes that answer clients, each those of certain addresses, so that the limits on a client stay exact; one more keeps what they "
+    "share. With 1 the node is a single process. 0: a single process until it is busy, from then on one for each processor core.",
+    choices="processes; 0 = as many as cores, when there is work for them",
     runtime=False,
     least=0,
     most=64,
@@ -46,7 +46,11 @@ def usable_cores() -> int:
 def worker_count(settings: Settings, journal: Journal) -> int:
     """How many workers ``settings`` ask for; 1 for a node of one process."""
     count = settings[WORKERS] or usable_cores()
+    if count > 1 and settings[TEST_MODE]:
+        # One client at a time.
+        return 1
     if count > 1 and settings[RUN_JAILED]:
-        journal.write(JAILED, count)
+        if settings[WORKERS]:
+            journal.write(JAILED, count)
         return 1
     return count

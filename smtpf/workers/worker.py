@@ -34,7 +34,7 @@ from smtpf.journal.verbose import VERBOSE, Verbose
 from smtpf.pipeline import FilterNotReady, settled
 from smtpf.process.collection import settle_collector
 from smtpf.process.ending import FAILED, leave
-from smtpf.process.listening import Answering
+from smtpf.process.listening import Answering, Bound, Listening
 from smtpf.process.reactor import install
 from smtpf.process.sessions import SessionsInProgress
 from smtpf.process.unix_clock import UnixClock
@@ -51,9 +51,10 @@ from smtpf.stats.sampling import PERIOD as SAMPLING_PERIOD
 from smtpf.stats.sampling import open_files
 from smtpf.waiting import in_background
 from smtpf.workers.administration import RemoteAdministration
+from smtpf.workers.board import Board, WorkerArrivals
 from smtpf.workers.cache import WorkerCache
 from smtpf.workers.channel import Channel, Handler
-from smtpf.workers.crew import CHANNEL, HANDOVER, PRESENCE, refuse
+from smtpf.workers.crew import BOARD, CHANNEL, HANDOVER, LISTENERS, PRESENCE, refuse
 from smtpf.workers.handover import Passed, Taking
 from smtpf.workers.statistics import PERIOD, WorkerStatistics
 
@@ -69,6 +70,7 @@ class WorkerProcess:
     journal: Journal
     serving: Serving
     reception: Reception
+    listening: Listening
     configuration: Configuration
     cache: Cache
     stats: WorkerStatistics
@@ -77,10 +79,10 @@ class WorkerProcess:
         self._reactor = reactor
         self._pool = ThreadPool(0, THREADS, "smtpf")
         self._sessions = SessionsInProgress(reactor)
-        self._taking = Taking(reactor, handover, self._use, self._session_ended)
+        self._taking = Taking(reactor, handover, self._use, lambda: self._board.took())
         self._takers: list[Answering] = []
-        self._elsewhere = 0
-        self._ended = 0
+        self._telling = False
+        self._ending_told = False
         self._files = 0
         self._next_sample = 0.0
         self._stopping = False
@@ -88,7 +90,8 @@ class WorkerProcess:
         self._timer: IDelayedCall | None = None
         handlers: dict[str, Handler] = {
             "begin": self._begin, "settings": self._configure, "reload": self._reload, "absorb": self._absorb, "list": self._list,
-            "kill": self._kill, "report": self._report, "stop": self._stop, "abort": self._sessions.abort, "end": self._end,
+            "kill": self._kill, "report": self._report, "accept": self._accept, "close": self._close, "stop": self._stop,
+            "abort": self._sessions.abort, "end": self._end,
         }  # fmt: skip
         self.channel = Channel(reactor, handlers, gone=self._alone, failed=self._fault)
 
@@ -134,7 +137,8 @@ class WorkerProcess:
         )  # fmt: skip
         await serving.open_maps()
         engine = await serving.open(self.cache)
-        engine.elsewhere = lambda: self._elsewhere
+        board = self._board = Board(BOARD, greeting["workers"] + 1, greeting["number"])
+        engine.elsewhere = board.sessions_elsewhere
         engine.administration = RemoteAdministration(engine, self.channel).for_smtp()
         self._sessions.watch(engine)
         serving.start()
@@ -143,11 +147,19 @@ class WorkerProcess:
         if holder.current is not settings:
             # Changed while this was under way.
             configuration.apply(holder.current)
-        # The coordinator pauses accepting.
-        self.reception = Reception(engine, lambda seconds: None, self._session_ended)
+        listening = self.listening = Listening(
+            holder.current, journal, reactor, greeting["host_name"], lambda: engine.sessions, places=greeting["workers"]
+        )
+        configuration.follow(listening.configure)
+        listening.adopt(
+            Bound("", (socket.socket(fileno=LISTENERS + number),), greeting["interfaces"][interface])
+            for number, interface in enumerate(greeting["steered"])
+        )
+        self.reception = Reception(engine, listening.hold, self._session_ended, WorkerArrivals(stats, engine.now, board))
         self._takers = [Answering(self.reception.factory(name), reactor) for name in greeting["interfaces"]]
         for taker in self._takers:
             taker.begin()
+        self._own_doors = [Door(self._takers[interface], board) for interface in greeting["steered"]]
         settle_collector()
         self._tell_report()
         self._taking.start()
@@ -157,25 +169,39 @@ class WorkerProcess:
 
     # Clients.
 
+    def _accept(self) -> None:
+        """Accept where the kernel brings this worker its clients."""
+        listening, doors = self.listening, iter(self._own_doors)
+        if not self._telling:
+            listening.hand_over(lambda bound: next(doors))
+
+    def _close(self) -> None:
+        """Accept nothing more, and tell of sessions that end."""
+        self._telling = True
+        if hasattr(self, "listening"):
+            self.listening.stop()
+
     def _use(self, passed: Passed) -> None:
-        """Answer a client."""
-        engine = self.serving.engine
+        """Answer a client that the coordinator has accepted."""
+        self._board.began()
+        self._board.took()
         if self._stopping:
-            refuse(passed.connection, engine)
+            refuse(passed.connection, self.serving.engine)
             self._session_ended()
             return
-        self._elsewhere = max(0, passed.sessions - 1 - len(engine.conversations))
         self.reception.counted = Arrival(passed.this_second, passed.throttled)
         self._takers[passed.interface].take(passed.connection, passed.peer)
 
     def _session_ended(self) -> None:
-        self._ended += 1
-        if self._ended == 1:
+        self._board.ended()
+        self.listening.session_ended()
+        if self._telling and not self._ending_told:
+            self._ending_told = True
             self._reactor.callLater(0, self._tell_ended)
 
     def _tell_ended(self) -> None:
-        ended, self._ended = self._ended, 0
-        self.channel.tell("ended", ended)
+        self._ending_told = False
+        self.channel.tell("ended")
         self.channel.flush()
 
     # What the coordinator wants.
@@ -217,6 +243,7 @@ class WorkerProcess:
 
     async def _stop(self) -> None:
         self._stopping = True
+        self._close()
         await self._sessions.stop()
 
     async def _end(self) -> None:
@@ -224,6 +251,7 @@ class WorkerProcess:
             return
         self._ending = True
         self._taking.stop()
+        self._close()
         if self._timer is not None:
             self._timer.cancel()
         self._sessions.abort()
@@ -260,6 +288,24 @@ class WorkerProcess:
             self.journal.failure(failure, doing="worker")
         if self._ending:
             leave(self._reactor, FAILED)
+
+
+class Door:
+    """Takes the connections that this worker accepts itself."""
+
+    def __init__(self, answering: Answering, board: Board) -> None:
+        self._answering = answering
+        self._board = board
+
+    def begin(self) -> None:
+        """The one who answers has begun."""
+
+    def take(self, connection: socket.socket, peer: tuple[Any, ...]) -> None:
+        self._board.began()
+        self._answering.take(connection, peer)
+
+    def end(self) -> None:
+        """It goes on with the clients that are there."""
 
 
 def main() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from smtpf.journal.journal import Journal
 from smtpf.process import listening as module
 from smtpf.process.ending import CannotStart
 from smtpf.process.interfaces import Interface, interface_name, parse_interface
-from smtpf.process.listening import PAUSE, Acceptor, Bound, Listening, passed_sockets
+from smtpf.process.listening import LOOK, PAUSE, Acceptor, Bound, Listening, passed_sockets, service_manager
 from smtpf.settings.process_options import INTERFACE_NAME, INTERFACES, SERVER_MAX_THREADS, TEST_MODE
 from smtpf.settings.store import Settings
 
@@ -99,7 +101,7 @@ class Reactor(Clock):
 class Place:
     """Listening on loopback, with what it logged."""
 
-    def __init__(self, texts: dict[Any, str], sessions: Callable[[], int] = lambda: 0) -> None:
+    def __init__(self, texts: dict[Any, str], sessions: Callable[[], int] = lambda: 0, places: int = 1) -> None:
         self.log: list[str] = []
         self.reactor = Reactor()
         self.accepted: list[Any] = []
@@ -110,6 +112,7 @@ class Place:
             "gate.example.net",
             sessions,
             lambda address: "",
+            places,
         )
 
     def factory(self, bound: Bound) -> Factory:
@@ -122,7 +125,7 @@ class Place:
         return Factory.forProtocol(Greeter)
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(self.listening.bound[0].socket.getsockname()[:2], timeout=5)
+        return socket.create_connection(self.listening.bound[0].sockets[0].getsockname()[:2], timeout=5)
 
 
 @pytest.fixture
@@ -139,7 +142,7 @@ def test_each_interface_is_told_ready_and_bound_v6_only() -> None:
     place.listening.bind()
     assert place.log == ["#595 interface=[::1]:0 ready", "#595 interface=127.0.0.1:0 ready"]
     v6, v4 = place.listening.bound
-    assert v6.socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1
+    assert v6.sockets[0].getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1
     assert (v4.text, v4.name) == ("127.0.0.1:0", "gate.example.net")
     place.listening.stop()
 
@@ -147,7 +150,7 @@ def test_each_interface_is_told_ready_and_bound_v6_only() -> None:
 def test_default_pair_of_wildcards_binds_side_by_side() -> None:
     first = Place({INTERFACES: "[::0]:0"})
     first.listening.bind()
-    port = first.listening.bound[0].socket.getsockname()[1]
+    port = first.listening.bound[0].sockets[0].getsockname()[1]
     second = Place({INTERFACES: f"0.0.0.0:{port}", INTERFACE_NAME: "mail.example.net"})
     second.listening.bind()
     assert second.log == [f"#595 interface=0.0.0.0:{port} ready"]
@@ -157,7 +160,7 @@ def test_default_pair_of_wildcards_binds_side_by_side() -> None:
 
 
 def test_interface_that_fails_is_disabled_and_the_next_one_taken(place: Place) -> None:
-    taken = place.listening.bound[0].socket.getsockname()[1]
+    taken = place.listening.bound[0].sockets[0].getsockname()[1]
     other = Place({INTERFACES: f"127.0.0.1:{taken};nonsense:;127.0.0.1:0"})
     other.listening.bind()
     busy, invalid = errno.EADDRINUSE, errno.EINVAL
@@ -183,7 +186,7 @@ def test_connections_are_accepted_with_their_peer(place: Place) -> None:
     place.reactor.reading[0].doRead()
     (transport,) = place.accepted
     assert (transport.getPeer().host, transport.getPeer().port) == client.getsockname()
-    assert transport.getHost().port == place.listening.bound[0].socket.getsockname()[1]
+    assert transport.getHost().port == place.listening.bound[0].sockets[0].getsockname()[1]
     transport.abortConnection()
     client.close()
 
@@ -283,3 +286,64 @@ def test_sockets_of_a_service_manager_replace_the_option(monkeypatch: pytest.Mon
 
 def test_sockets_meant_for_another_process_are_not_taken() -> None:
     assert passed_sockets({"LISTEN_FDS": "1", "LISTEN_PID": "1"}) == []
+
+
+def test_what_twisted_has_taken_out_of_the_environment_is_known(tmp_path: Path) -> None:
+    started_with = tmp_path / "environ"
+    started_with.write_bytes(b"PATH=/bin\0LISTEN_FDS=2\0LISTEN_PID=17\0")
+    assert service_manager({"PATH": "/usr/bin"}, started_with) == {"LISTEN_FDS": "2", "LISTEN_PID": "17"}
+    assert service_manager({"LISTEN_FDS": "1"}, started_with) == {"LISTEN_FDS": "1", "LISTEN_PID": "17"}
+    assert service_manager({"PATH": "/usr/bin"}, tmp_path / "missing") == {}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel steers clients on Linux only")
+class TestSeveralProcesses:
+    """Listening for two processes, of which this is the first to be there."""
+
+    @pytest.fixture
+    def shared(self) -> Iterator[Place]:
+        made = Place({INTERFACES: "127.0.0.1:0"}, places=2)
+        made.listening.bind()
+        made.listening.start(made.factory)
+        yield made
+        made.listening.stop()
+
+    def test_it_reads_for_all_until_it_leaves_clients_to_others(self, shared: Place) -> None:
+        first, second = shared.listening.bound[0].sockets
+        assert {each.fileno() for each in shared.reactor.reading} == {first.fileno(), second.fileno()}
+        shared.listening.leave(1)
+        assert [each.fileno() for each in shared.reactor.reading] == [first.fileno()]
+        shared.listening.hold(1)
+        assert shared.reactor.reading == []
+        shared.listening.stand_in(1)
+        assert shared.reactor.reading == []
+        shared.reactor.advance(1)
+        assert {each.fileno() for each in shared.reactor.reading} == {first.fileno(), second.fileno()}
+
+    def test_what_it_has_left_it_does_not_take_up_after_a_pause(self, shared: Place) -> None:
+        shared.listening.leave(0)
+        shared.listening.hold(1)
+        shared.reactor.advance(1)
+        assert [each.fileno() for each in shared.reactor.reading] == [shared.listening.bound[0].sockets[1].fileno()]
+
+    def test_its_end_closes_all_and_is_told_once(self, shared: Place) -> None:
+        told: list[int] = []
+        shared.listening.closing = lambda: told.append(1)
+        sockets = shared.listening.bound[0].sockets
+        shared.listening.stop()
+        shared.listening.stop()
+        assert [each.fileno() for each in sockets] == [-1, -1]
+        assert told == [1]
+
+    def test_a_full_node_looks_again_because_sessions_end_in_other_processes(self) -> None:
+        sessions = [1]
+        place = Place({INTERFACES: "127.0.0.1:0", SERVER_MAX_THREADS: "1"}, lambda: sessions[0], places=2)
+        place.listening.bind()
+        place.listening.start(place.factory)
+        reading = list(place.reactor.reading)
+        reading[0].doRead()
+        assert place.reactor.reading == []
+        sessions[0] = 0
+        place.reactor.advance(LOOK)
+        assert place.reactor.reading == reading
+        place.listening.stop()

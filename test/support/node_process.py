@@ -18,6 +18,10 @@ TWISTD = Path(sys.executable).parent / "twistd"
 PATIENCE = 30
 """Seconds that another process may take."""
 _LOOK = threading.Event()
+_PASS_ON = """import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.execve(sys.argv[2], sys.argv[2:], {**os.environ, "LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"})
+"""
 
 
 def free_port() -> int:
@@ -54,13 +58,19 @@ class NodeProcess:
         )
         self.process: subprocess.Popen[str] | None = None
 
-    def start(self) -> NodeProcess:
+    def start(self, passed: socket.socket | None = None) -> NodeProcess:
+        """``passed``: a listening socket, as a service manager hands it to what it starts (sd_listen_fds(3))."""
         command = [str(TWISTD), "-n", "--pidfile=", "smtpf", f"file={self.file}", "-daemon"]
         if os.geteuid() != 0:
             command += ["+lenient"]
+        descriptors: tuple[int, ...] = ()
+        if passed is not None:
+            number = passed.fileno()
+            command = [sys.executable, "-c", _PASS_ON, str(number), *command]
+            descriptors = (number,)
         self.process = subprocess.Popen(
             command, text=True, cwd=self.folder, env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=descriptors,
         )  # fmt: skip
         wait_until(lambda: self.logged("#599") != [] or self._ended())
         return self

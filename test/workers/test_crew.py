@@ -12,12 +12,16 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from smtpf.journal.journal import Journal
+from smtpf.process.steering import place_of
+from smtpf.serving import StartRefused
 from smtpf.settings.store import Settings
 from smtpf.smtp.arrivals import Arrivals
 from smtpf.smtp.identifiers import SessionIds
+from smtpf.stats.general import CONNECTIONS_PER_MINUTE
+from smtpf.stats.routes import RouteCounts
 from smtpf.stats.tables import Statistics
+from smtpf.workers.board import Board
 from smtpf.workers.crew import LONGEST_PAUSE, SHORT_LIFE, SILENT_SECONDS, START_SECONDS, Crew, Shared
-from smtpf.workers.distribution import place_of
 from smtpf.workers.handover import MOST_WAITING, take
 
 
@@ -53,17 +57,26 @@ class Place:
     def __init__(self) -> None:
         self.reactor = Reactor()
         self.entries: list[Any] = []
-        self.crew = Crew(2, self.reactor, Journal(self.entries.append))
+        self.own: list[str] = []
+        self.crew = Crew(2, self.reactor, Journal(self.entries.append), self.own)
         self.ended = 0
+        self.doors: list[tuple[str, int]] = []
+        listening = SimpleNamespace(
+            bound=[], hold=lambda seconds: None, leave=lambda place: self.doors.append(("leave", place)),
+            stand_in=lambda place: self.doors.append(("stand in", place)),
+        )  # fmt: skip
         engine = SimpleNamespace(ids=SessionIds(1), now=self.reactor.seconds)
         stats = Statistics(self.reactor)
         shared = Shared(
-            settings=Settings.of, engine=engine, stats=stats, routes=None, cache=SimpleNamespace(followers=[], presence=None),
-            arrivals=Arrivals(stats, self.reactor.seconds), administration=None, hold=lambda seconds: None,
+            settings=Settings.of, engine=engine, stats=stats, routes=RouteCounts(Journal(self.entries.append)),
+            cache=SimpleNamespace(followers=[], presence=None),
+            arrivals=Arrivals(stats, self.reactor.seconds), administration=None, listening=listening,
             session_ended=self._ended, greeting={},
         )  # fmt: skip
-        self.start = self.crew.start(shared)
+        self.crew.prepare(shared)
+        self.start = self.crew.start()
         self.start.send(None)
+        self.boards = [Board(self.crew.board.descriptor, 3, number) for number in (1, 2)]
         self.workers = self.crew._workers
 
     def _ended(self) -> None:
@@ -114,14 +127,77 @@ def test_clients_go_to_their_worker(place):
         client.close()
 
 
-def test_ended_sessions_are_told(place):
+def test_sessions_are_counted_from_being_given_to_their_end(place):
     place.go(0)
     clients = [place.client(0), place.client(0)]
-    place.crew.handlers(place.workers[0])["ended"](1)
+    board = place.boards[0]
+    board.began()
+    board.took()
+    assert len(place.crew) == 2
+    board.ended()
     assert len(place.crew) == 1
+    board.began()
+    place.own.append("a session of the coordinator")
+    assert len(place.crew) == 3
+    place.crew.handlers(place.workers[0])["ended"]()
     assert place.ended == 1
     for client in clients:
         client.close()
+
+
+def test_coordinator_leaves_the_clients_of_a_worker_to_it_and_takes_them_while_there_is_none(place):
+    for number in (0, 1):
+        place.go(number)
+        place.workers[number].channel = SimpleNamespace(tell=lambda name, number=number: place.doors.append((name, number)))
+    assert place.doors == []
+    place.crew.begin()
+    assert place.doors == [("leave", 0), ("accept", 0), ("leave", 1), ("accept", 1)]
+    place.doors.clear()
+    place.die(1)
+    assert place.doors == [("stand in", 1)]
+    place.reactor.advance(0)
+    place.workers[1].channel = SimpleNamespace(tell=lambda name: place.doors.append((name, 1)))
+    place.go(1)
+    assert place.doors[1:] == [("leave", 1), ("accept", 1)]
+
+
+def test_what_a_dead_worker_counted_is_forgotten(place):
+    place.go(0)
+    for _ in range(3):
+        place.boards[0].began()
+    place.die(0)
+    assert place.entries[-1].body == "worker 1 pid=1000 ended: signal 9; cn=3"
+    assert len(place.crew) == 0
+
+
+def test_arrivals_that_workers_count_are_taken_over(place):
+    place.go(0)
+    place.boards[0].note(7, 1)
+    place.boards[0].note(7, 2)
+    report = place.crew.handlers(place.workers[0])["report"]
+    report([{}, {}, {}], {}, 5)
+    report([{}, {}, {}], {}, 5)
+    assert place.crew.shared.stats.value(CONNECTIONS_PER_MINUTE) == 2
+
+
+def test_workers_that_could_not_be_started_may_be_started_later(place):
+    place.go(1)
+    place.die(0)
+    with pytest.raises(StartRefused):
+        place.start.send(None)
+    dismissing = place.crew.dismiss()
+    dismissing.send(None)
+    assert place.reactor.processes[1].killed
+    place.die(1)
+    with pytest.raises(StopIteration):
+        dismissing.send(None)
+    again = place.crew.start()
+    again.send(None)
+    place.go(0)
+    place.go(1)
+    with pytest.raises(StopIteration):
+        again.send(None)
+    assert [process.pid for process in place.reactor.processes] == [1000, 1001, 1002, 1003]
 
 
 def test_dead_worker_is_replaced_at_once_and_keeps_who_waits_for_it(place):
@@ -129,6 +205,8 @@ def test_dead_worker_is_replaced_at_once_and_keeps_who_waits_for_it(place):
     place.go(1)
     clients = [place.client(0) for _ in range(3)]
     take(place.workers[0].giving.far).connection.close()
+    place.boards[0].began()
+    place.boards[0].took()
     place.die(0)
     assert len(place.crew) == 2
     assert place.entries[-1].body == "worker 1 pid=1000 ended: signal 9; cn=1"

@@ -30,9 +30,9 @@ def pair():
 @pytest.mark.parametrize("peer", [PEER4, PEER6])
 def test_a_connection_arrives_with_what_is_known_of_it(giving, peer):
     client, server = pair()
-    assert giving.give(Passed(server, 1, peer, 7, True, 12))
+    assert giving.give(Passed(server, 1, peer, 7, True))
     passed = take(giving.far)
-    assert (passed.interface, passed.peer, passed.this_second, passed.throttled, passed.sessions) == (1, peer, 7, True, 12)
+    assert (passed.interface, passed.peer, passed.this_second, passed.throttled) == (1, peer, 7, True)
     passed.connection.send(b"220 hello\r\n")
     assert client.recv(100) == b"220 hello\r\n"
     passed.connection.close()
@@ -46,7 +46,7 @@ def test_what_no_worker_took_up_can_be_taken_back(giving):
     for number in range(5):
         client, server = pair()
         clients.append(client)
-        giving.give(Passed(server, 0, PEER4, number, False, number))
+        giving.give(Passed(server, 0, PEER4, number, False))
     left = giving.take_back()
     assert [passed.this_second for passed in left] == [0, 1, 2, 3, 4]
     for passed in left:
@@ -61,7 +61,7 @@ def test_connections_wait_in_order_when_the_socket_is_full_and_are_bounded(givin
     while True:
         client, server = pair()
         clients.append(client)
-        if not giving.give(Passed(server, 0, PEER4, given, False, 1)):
+        if not giving.give(Passed(server, 0, PEER4, given, False)):
             server.close()
             break
         given += 1
@@ -85,7 +85,7 @@ def test_connections_wait_in_order_when_the_socket_is_full_and_are_bounded(givin
 
 def test_a_connection_that_a_worker_has_no_descriptor_for_is_counted_and_closed(giving):
     client, server = pair()
-    giving.give(Passed(server, 0, PEER4, 1, False, 1))
+    giving.give(Passed(server, 0, PEER4, 1, False))
     lost = []
     taking = Taking(reactor, giving.far, lambda passed: None, lambda: lost.append(1))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

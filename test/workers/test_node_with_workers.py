@@ -16,10 +16,15 @@ from pathlib import Path
 
 import pytest
 
+from smtpf.process.steering import place_of
+from smtpf.workers.options import usable_cores
 from test.support.node_process import PATIENCE, ROOT, NodeProcess, wait_until
 
 INSIDE = "SMTPF_TEST_PRIVATE_NETWORK"
 """Set in the environment of tests that run in a network of their own, where all of 10.9.8.0/24 is this machine."""
+
+OTHER = next(number for number in range(2, 9) if place_of(f"127.0.0.{number}", 2) != place_of("127.0.0.1", 2))
+"""127.0.0.OTHER is a client of the worker that does not answer 127.0.0.1."""
 
 
 class Hop:
@@ -150,7 +155,7 @@ def test_commands_reach_all_workers(node: Node) -> None:
     assert clients[7].getreply()[0] == 550
     assert clients[0].docmd("KILL", "2ALCop039310000100")[0] == 504
     assert clients[1].docmd("OPTN", "-smtp-enable-esmtp")[0] == 214
-    assert b" ESMTP " not in banner(node, 1) + banner(node, 5)
+    assert b" ESMTP " not in banner(node, 1) + banner(node, OTHER)
     assert clients[0].docmd("CACHE", "PUT dumb:a 2")[0] == 211
     assert b'd="2"' in clients[6].docmd("CACHE", "GET dumb:a")[1]
     assert clients[2].docmd("KILL", sids[2])[0] == 214
@@ -209,12 +214,125 @@ def test_clients_of_a_dead_worker_wait_for_the_one_in_its_place(node: Node) -> N
     pid = next(pid for _, pid in node.workers() if f"{pid % 100000:05d}" == field)
     os.kill(pid, signal.SIGSTOP)
     waiting = socket.create_connection(("127.0.0.1", node.port), timeout=PATIENCE, source_address=("127.0.0.1", 0))
-    with node.client(5) as other:
+    with node.client(OTHER) as other:
         # The other worker is not concerned; by its answer the coordinator has handed over both.
         assert session_of(other)[6:11] != field
     os.kill(pid, signal.SIGKILL)
     assert waiting.recv(1000).startswith(b"220 ")
     waiting.close()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel steers clients on Linux only")
+def test_workers_accept_their_clients_themselves(node: Node) -> None:
+    node.signal(signal.SIGSTOP)
+    try:
+        assert banner(node, 1).startswith(b"220 ")
+        assert banner(node, OTHER).startswith(b"220 ")
+    finally:
+        node.signal(signal.SIGCONT)
+
+
+def test_passed_sockets_are_shared_out(tmp_path: Path, hop: Hop) -> None:
+    node = Node(tmp_path / "node", hop, options="interface-name=activated.example")
+    with socket.create_server(("127.0.0.1", node.port), backlog=50) as listener:
+        node.start(passed=listener)
+    try:
+        assert {_owner(node, 1), _owner(node, OTHER)} == {f"{pid % 100000:05d}" for _, pid in node.workers()}
+        assert b"220 activated.example " in banner(node, 1)
+    finally:
+        node.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a socket of another user")
+def test_clients_are_handed_over_where_they_cannot_be_steered(tmp_path: Path, hop: Hop) -> None:
+    node = Node(tmp_path / "node", hop)
+    os.seteuid(65534)
+    try:
+        listener = socket.create_server(("127.0.0.1", node.port), backlog=50)
+    finally:
+        os.seteuid(0)
+    with listener:
+        node.start(passed=listener)
+    try:
+        owners: dict[str, set[int]] = {}
+        for number in (*range(1, 9), *range(1, 9)):
+            with node.client(number) as client:
+                owners.setdefault(session_of(client)[6:11], set()).add(place_of(f"127.0.0.{number}", 2))
+        assert len(owners) == 2
+        assert all(len(places) == 1 for places in owners.values())
+        send(node, 1, "handed over")
+        assert hop.subjects == ["handed over"]
+        clients = [node.client(number) for number in (1, OTHER)]
+        assert b" cn=2 " in clients[0].docmd("CONN")[1]
+        for client in clients:
+            client.quit()
+        wait_until(lambda: b" cn=1 " in _conn(node))
+        _, victim = node.workers()[0]
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: len(node.workers()) == 3)
+        for number in (1, OTHER):
+            send(node, number, f"after {number}")
+        node.signal(signal.SIGQUIT)
+        assert node.process is not None
+        assert node.process.wait(PATIENCE) == 0
+    finally:
+        node.stop()
+
+
+@pytest.mark.skipif(usable_cores() < 2, reason="on a single core there is a single process")
+def test_a_single_process_that_is_busy_starts_workers_and_loses_nobody(tmp_path: Path, hop: Hop) -> None:
+    node = Node(tmp_path / "node", hop, options=f"workers=0\nsmtp-drop-after=0\nstats-map=sql!{tmp_path}/stats.sq3")
+    node.start()
+    try:
+        early = node.client(1)
+        coordinator = session_of(early)[6:11]
+        send(node, 1, "alone")
+        assert node.workers() == []
+        stop = threading.Event()
+        busy = threading.Thread(target=_keep_busy, args=(node, stop), daemon=True)
+        busy.start()
+        wait_until(lambda: len(node.workers()) == usable_cores())
+        stop.set()
+        busy.join()
+        wait_until(lambda: _owner(node, 1) != coordinator)
+        places = range(usable_cores())
+        numbers = [next(number for number in range(1, 200) if place_of(f"127.0.0.{number}", len(places)) == place) for place in places]
+        late = [node.client(number) for number in numbers]
+        assert {session_of(client)[6:11] for client in late} == {f"{pid % 100000:05d}" for _, pid in node.workers()}
+        listed = early.docmd("CONN")[1].decode()
+        assert all(session_of(client) in listed for client in (early, *late))
+        early.sendmail("joe@example.org", ["ann@example.com"], "Subject: early\r\n\r\nhello\r\n")
+        late[0].sendmail("joe@example.org", ["ann@example.com"], "Subject: late\r\n\r\nhello\r\n")
+        assert sorted(hop.subjects) == ["alone", "early", "late"]
+        assert stat(node, "MESSAGES") == [3]
+        assert late[0].docmd("KILL", session_of(early))[0] == 214
+        assert early.getreply()[0] == 550
+        node.signal(signal.SIGTERM)
+        assert [client.getreply()[0] for client in late] == [421] * len(late)
+        assert node.process is not None
+        assert node.process.wait(PATIENCE) == 0
+    finally:
+        node.stop()
+
+
+def _keep_busy(node: Node, stop: threading.Event) -> None:
+    """Let the node answer commands as fast as it can."""
+    commands = b"NOOP\r\n" * 500
+    with socket.create_connection(("127.0.0.1", node.port), timeout=PATIENCE) as client, client.makefile("rb") as replies:
+        replies.readline()
+        client.sendall(b"EHLO busy.example\r\n")
+        while replies.readline()[3:4] == b"-":
+            pass
+        while not stop.is_set():
+            client.sendall(commands)
+            for _ in range(500):
+                replies.readline()
+
+
+def _owner(node: Node, number: int) -> str:
+    """The process id, as in session ids, of the process that answers 127.0.0.``number``."""
+    with node.client(number) as client:
+        return session_of(client)[6:11]
 
 
 def test_reload_reaches_all_workers(node: Node) -> None:
@@ -224,7 +342,7 @@ def test_reload_reaches_all_workers(node: Node) -> None:
     node.log.rename(node.log.with_suffix(".1"))
     node.signal(signal.SIGHUP)
     wait_until(lambda: node.logged("#1135") != [])
-    assert b" ESMTP " not in banner(node, 1) + banner(node, 5)
+    assert b" ESMTP " not in banner(node, 1) + banner(node, OTHER)
     wait_until(lambda: len(node.logged("#721")) == 2)
     assert len({line.split("smtpf[")[1].split("]")[0] for line in node.logged("#721")}) == 2
 
@@ -236,7 +354,7 @@ def banner(node: Node, number: int) -> bytes:
 
 
 def test_slow_quit_waits_for_the_sessions_of_all_workers(node: Node, hop: Hop) -> None:
-    clients = [node.client(1), node.client(5)]
+    clients = [node.client(1), node.client(OTHER)]
     assert len({session_of(client)[6:11] for client in clients}) == 2
     node.signal(signal.SIGQUIT)
     wait_until(lambda: node.logged("#722") != [])
@@ -254,7 +372,7 @@ def test_the_end_tells_clients_of_all_workers_and_saves_their_counts(tmp_path: P
     node.start()
     for number in range(1, 9):
         send(node, number, str(number))
-    clients = [node.client(1), node.client(5)]
+    clients = [node.client(1), node.client(OTHER)]
     node.signal(signal.SIGTERM)
     assert [client.getreply()[0] for client in clients] == [421, 421]
     assert node.process is not None
@@ -281,7 +399,7 @@ def test_signals_to_the_whole_group_are_the_coordinators_business(node: Node) ->
     for _, pid in node.workers():
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
             os.kill(pid, number)
-    with node.client(1) as one, node.client(5) as two:
+    with node.client(1) as one, node.client(OTHER) as two:
         assert one.noop()[0] == two.noop()[0] == 250
     assert len(node.workers()) == 2
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter as Tally
-
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -12,28 +10,14 @@ from smtpf.cache.opening import CACHE_PATH
 from smtpf.cache.operations import Increment, Put, Read, Remove
 from smtpf.cache.store import cache_from
 from smtpf.journal.journal import Journal
-from smtpf.settings.process_options import RUN_JAILED
+from smtpf.settings.process_options import RUN_JAILED, TEST_MODE
 from smtpf.settings.store import Settings
 from smtpf.stats.counter import Counter, Group, Kind
 from smtpf.stats.tables import Statistics
 from smtpf.workers import cache as wire
 from smtpf.workers.cache import WorkerCache
-from smtpf.workers.distribution import place_of
 from smtpf.workers.options import WORKERS, usable_cores, worker_count
 from smtpf.workers.statistics import WorkerStatistics, add_report
-
-
-def test_clients_are_spread_and_stay_where_they_are():
-    places = Tally(place_of(f"192.0.2.{number}", 4) for number in range(256))
-    assert set(places) == {0, 1, 2, 3}
-    assert min(places.values()) > 40
-    assert place_of("192.0.2.7", 4) == place_of("::ffff:192.0.2.7", 4)
-
-
-def test_one_ipv6_network_is_one_client():
-    assert len({place_of(f"2001:db8:1:2:{number:x}::9", 7) for number in range(50)}) == 1
-    assert len({place_of(f"2001:db8:1:{number:x}::9", 7) for number in range(50)}) > 1
-    assert place_of("fe80::1%eth0", 7) == place_of("fe80::2", 7)
 
 
 class Line:
@@ -158,9 +142,11 @@ def test_reports_add_up():
 def test_number_of_workers():
     entries = []
     journal = Journal(entries.append)
-    assert worker_count(Settings.of(), journal) == 1
+    assert worker_count(Settings.of(), journal) == usable_cores()
+    assert worker_count(Settings.of({WORKERS: "1"}), journal) == 1
     assert worker_count(Settings.of({WORKERS: "3"}), journal) == 3
-    assert worker_count(Settings.of({WORKERS: "0"}), journal) == usable_cores()
+    assert worker_count(Settings.of({WORKERS: "3", TEST_MODE: "+"}), journal) == 1
+    assert worker_count(Settings.of({RUN_JAILED: "+"}), journal) == 1
     assert entries == []
     assert worker_count(Settings.of({WORKERS: "3", RUN_JAILED: "+"}), journal) == 1
     assert [entry.message.number for entry in entries] == [1144]
