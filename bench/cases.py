@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,7 +16,8 @@ import attrs
 
 from bench import idle, latency
 from bench.meter import Meter, Turns
-from bench.node import Node
+from bench.network import ADDRESSES, inside
+from bench.node import FULL, LIMITS, Node
 from bench.peers import PEERS
 from bench.postfix_tools import Load, Sink
 from bench.processes import Child, more_descriptors
@@ -25,8 +27,15 @@ RATE = 100.0
 """Transactions a second of the latency case."""
 SECONDS = 4.0
 """How long each of its rounds lasts."""
+WARM_UP = Load(2000, 5000, 20)
+"""What a node gets until it has all its processes."""
+WARM_UPS = 30
 WARM = 200
 """Messages before anything is measured."""
+
+
+ONE_PROCESS = 19_000
+"""Sessions from which on one process, as smtp-sink is, has too few descriptors."""
 
 
 @attrs.frozen
@@ -61,6 +70,8 @@ class Place:
 class Case:
     title: str
     measure: Callable[[Bench], list[Row]]
+    private: bool = False
+    """It needs a private network (bench.network)."""
 
 
 @contextmanager
@@ -80,8 +91,9 @@ def places(bench: Bench) -> Iterator[list[Place]]:
         sink = Sink(folder)
         stops: list[Callable[[], None]] = [sink.stop]
         try:
-            node = Node(folder / "node", sink.port)
+            node = Node(folder / "node", sink.port, FULL, LIMITS)
             stops.append(node.stop)
+            _warm(node)
             found = [Place("direct", sink.port), Place("smtpf", node.port, node.child, node.meter)]
             for name in bench.peers:
                 peer = PEERS[name](folder / name, sink.port)
@@ -91,6 +103,16 @@ def places(bench: Bench) -> Iterator[list[Place]]:
         finally:
             for stop in reversed(stops):
                 stop()
+
+
+def _warm(node: Node) -> None:
+    """Send until the node has as many processes as it will have."""
+    wanted = len(os.sched_getaffinity(0))
+    for _ in range(WARM_UPS):
+        WARM_UP.send(node.port)
+        if wanted == 1 or node.workers >= wanted:
+            return
+    raise RuntimeError(f"the node has {node.workers} workers")
 
 
 @attrs.define
@@ -186,21 +208,23 @@ def measure_latency(bench: Bench) -> list[Row]:
 
 def measure_idle(bench: Bench) -> list[Row]:
     """Once, with processes of their own: memory does not vary between rounds, and is not given back after one."""
-    more_descriptors(bench.idle + 2000)
+    addresses = ADDRESSES if inside() else ADDRESSES[:1]
+    more_descriptors(bench.idle // len(addresses) + 2000)
     with scratch() as folder:
         sink = Sink(folder, most=bench.idle + 1000)
         try:
-            node = Node(folder / "node", sink.port, descriptors=10 * bench.idle + 10_000)
+            node = Node(folder / "node", sink.port, FULL, LIMITS, descriptors=10 * bench.idle + 10_000)
             try:
+                _warm(node)
                 node.meter.clear()
                 seen: list[Turns] = []
                 look = partial(_look, node.meter, seen)
-                through = idle.octets_per_session(node.port, bench.idle, node.child.resident, look)
+                through = idle.octets_per_session(addresses, node.port, bench.idle, node.child.resident, look)
                 turns = seen[0]
                 tell(f"  smtpf {through / 1000:.1f} kB")
             finally:
                 node.stop()
-            direct = idle.octets_per_session(sink.port, bench.idle, sink.child.resident)
+            direct = idle.octets_per_session(addresses, sink.port, bench.idle, sink.child.resident) if bench.idle < ONE_PROCESS else 0.0
         finally:
             sink.stop()
     figures = {
@@ -214,10 +238,20 @@ def _look(meter: Meter, seen: list[Turns]) -> None:
     seen.append(meter.read())
 
 
+MANY = len(ADDRESSES)
+FROM_MANY = f", clients at {MANY} addresses"
+ONE = "5 kB, one message a connection, 20 sessions"
+KEPT = "5 kB, many messages a connection, 20 sessions"
+LARGE = "1 MiB, 10 sessions"
+
 CASES: dict[str, Case] = {
-    "a": Case("5 kB, one message a connection, 20 sessions", throughput("a", Load(2000, 5000, 20))),
-    "b": Case("5 kB, many messages a connection, 20 sessions", throughput("b", Load(4000, 5000, 20, keep=True))),
-    "c": Case("1 MiB, 10 sessions", throughput("c", Load(200, 1 << 20, 10))),
+    "a": Case(ONE, throughput("a", Load(2000, 5000, 20))),
+    "A": Case(ONE + FROM_MANY, throughput("A", Load(4000, 5000, 20, clients=MANY)), private=True),
+    "b": Case(KEPT, throughput("b", Load(4000, 5000, 20, keep=True))),
+    "B": Case(KEPT + FROM_MANY, throughput("B", Load(8000, 5000, 20, keep=True, clients=MANY)), private=True),
+    "c": Case(LARGE, throughput("c", Load(200, 1 << 20, 10))),
+    "C": Case("1 MiB, 12 sessions" + FROM_MANY, throughput("C", Load(240, 1 << 20, 12, clients=MANY)), private=True),
     "d": Case("idle sessions after EHLO", measure_idle),
     "e": Case("one transaction of 5 kB at 100 a second", measure_latency),
 }
+"""Capital letters: the same from several client addresses, as mail really comes."""

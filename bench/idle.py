@@ -1,22 +1,29 @@
-"""Sessions that have said EHLO and then nothing: how much memory each of them holds."""
+"""Sessions that have said EHLO and then nothing: how much memory each of them holds.
+
+``python -m bench.idle ADDRESS PORT COUNT`` is one client process: it opens its sessions, says "open", and keeps them until its
+input ends. There is one for each client address, because a process has only so many descriptors.
+"""
 
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
-from bench.processes import HOST
+from bench.processes import more_descriptors
 
 WARM = 100
-"""Sessions before the first look, so that what is loaded once is not counted."""
+"""Sessions of each client before the first look, so that what is loaded once is not counted."""
 
 
-def open_sessions(port: int, count: int) -> list[socket.socket]:
+def open_sessions(address: str, port: int, count: int) -> list[socket.socket]:
     """``count`` connections that have said EHLO and heard the answer."""
     sessions = []
     for _ in range(count):
-        client = socket.create_connection((HOST, port), timeout=30)
+        client = socket.create_connection((address, port), timeout=30)
         sessions.append(client)
         _reply(client)
         client.sendall(b"EHLO client.elsewhere.example\r\n")
@@ -24,23 +31,39 @@ def open_sessions(port: int, count: int) -> list[socket.socket]:
     return sessions
 
 
-def octets_per_session(port: int, count: int, resident: Callable[[], int], opened: Callable[[], None] = lambda: None) -> float:
+@contextmanager
+def idle_clients(addresses: Sequence[str], port: int, count: int) -> Iterator[None]:
+    """``count`` idle sessions, shared out to clients at ``addresses``. Raises RuntimeError when one is refused."""
+    shares = [count // len(addresses) + (place < count % len(addresses)) for place in range(len(addresses))]
+    clients = [
+        subprocess.Popen(
+            [sys.executable, "-m", __name__, address, str(port), str(share)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for address, share in zip(addresses, shares, strict=True)
+    ]
+    try:
+        for client in clients:
+            assert client.stdout is not None
+            if client.stdout.readline() != "open\n":
+                raise RuntimeError("an idle session was refused")
+        yield
+    finally:
+        for client in clients:
+            client.communicate()
+
+
+def octets_per_session(
+    addresses: Sequence[str], port: int, count: int, resident: Callable[[], int], opened: Callable[[], None] = lambda: None
+) -> float:
     """Growth of ``resident()`` by ``count`` idle sessions, for each. ``opened`` is called while they all are there."""
-    close(open_sessions(port, WARM))
+    with idle_clients(addresses, port, WARM * len(addresses)):
+        pass
     time.sleep(0.5)
     before = resident()
-    sessions = open_sessions(port, count)
-    try:
+    with idle_clients(addresses, port, count):
         time.sleep(0.5)
         opened()
         return (resident() - before) / count
-    finally:
-        close(sessions)
-
-
-def close(sessions: list[socket.socket]) -> None:
-    for client in sessions:
-        client.close()
 
 
 def _reply(client: socket.socket) -> None:
@@ -53,3 +76,18 @@ def _reply(client: socket.socket) -> None:
         data += more
     if data[:1] != b"2":
         raise RuntimeError(f"an idle session was answered {data!r}")
+
+
+def main() -> None:
+    address, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    more_descriptors(count + 50)
+    sessions = open_sessions(address, port, count)
+    sys.stdout.write("open\n")
+    sys.stdout.flush()
+    sys.stdin.read()
+    for session in sessions:
+        session.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.meter import Meter
+from bench.network import everywhere
 from bench.postfix_tools import DOMAIN
 from bench.processes import HOST, Child, free_port, wait_until
 
@@ -25,12 +26,20 @@ PLAIN = (
     "-spf-received-spf-headers",
     'spf-mail-policy=""',
 )
-"""What the cases without filters switch off. Options that a version does not have are passed over (+lenient)."""
+"""What measurements without filters switch off. Options that a version does not have are passed over (+lenient)."""
+ALONE = "workers=1"
+"""A single process, whatever it has to do."""
+
+FULL = PLAIN[1:]
+"""The same with the grey list."""
+
+LIMITS = "rate-connect:127\t100000\nconcurrent-connect:127\t10000\n"
+"""Entries of the access map that limit clients, too high to be met."""
 
 _UNKNOWN = re.compile(r'#1130 option "([^"]+)" unknown')
 
 _OPTIONS = """\
-interfaces={host}:{port}
+interfaces={listen}:{port}
 interface-name=node.{domain}
 -daemon
 +lenient
@@ -64,7 +73,8 @@ class Node:
         for name in ("save", "trap"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         values = {
-            "host": HOST, "port": self.port, "domain": DOMAIN, "user": getpass.getuser(), "group": grp.getgrgid(os.getgid()).gr_name,
+            "listen": everywhere(), "port": self.port, "domain": DOMAIN, "user": getpass.getuser(),
+            "group": grp.getgrgid(os.getgid()).gr_name,
             "folder": folder,
         }  # fmt: skip
         (folder / "smtpf.cf").write_text(_OPTIONS.format(**values) + "".join(f"{option}\n" for option in options))
@@ -99,6 +109,11 @@ class Node:
 
     def _said(self) -> str:
         return "\n".join(file.read_text(errors="replace")[-2000:] for file in (self.log, self.folder / "output") if file.exists())
+
+    @property
+    def workers(self) -> int:
+        """Workers that have been ready."""
+        return self.log.read_text(errors="replace").count(" #1137 ")
 
     def unknown_options(self) -> tuple[str, ...]:
         """Options that the node passed over."""

@@ -6,11 +6,14 @@ import os
 import subprocess
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import attrs
 
-from bench.processes import HOST, Child, answers, free_port, program, wait_until
+from bench.network import ADDRESSES, everywhere
+from bench.processes import Child, answers, free_port, program, wait_until
 
 DOMAIN = "bench.example"
 SENDER = "sender@elsewhere.example"
@@ -25,7 +28,7 @@ class Sink:
     def __init__(self, folder: Path, most: int = 1000) -> None:
         self.port = free_port()
         user = ["-u", "postfix"] if os.geteuid() == 0 else []
-        self.child = Child([program("smtp-sink"), *user, "-m", str(most), "-c", f"{HOST}:{self.port}", str(BACKLOG)], folder)
+        self.child = Child([program("smtp-sink"), *user, "-m", str(most), "-c", f"{everywhere()}:{self.port}", str(BACKLOG)], folder)
         wait_until(lambda: answers(self.port), "smtp-sink does not answer")
 
     def stop(self) -> None:
@@ -45,20 +48,26 @@ class Load:
     """Of each message."""
     file: Path | None = None
     """A message of one's own instead of ``octets`` of filling."""
+    clients: int = 1
+    """Addresses from which it comes, a share from each at the same time."""
 
     def send(self, port: int) -> float:
         """Send all of it to ``port``; seconds it took. Raises RuntimeError with what smtp-source said."""
-        words: list[str] = [program("smtp-source"), "-s", str(self.sessions), "-m", str(self.messages), "-f", SENDER]
+        begun = time.perf_counter()
+        with ThreadPoolExecutor(self.clients) as sources:
+            for done in sources.map(partial(self._send_from, port), ADDRESSES[: self.clients]):
+                if done.returncode:
+                    raise RuntimeError(f"smtp-source: {done.stderr.strip()}")
+        return time.perf_counter() - begun
+
+    def _send_from(self, port: int, address: str) -> subprocess.CompletedProcess[str]:
+        sessions, messages = self.sessions // self.clients, self.messages // self.clients
+        words: list[str] = [program("smtp-source"), "-s", str(sessions), "-m", str(messages), "-f", SENDER]
         words += ["-t", f"recipient@{DOMAIN}", "-M", "client.elsewhere.example"]
         words += ["-F", str(self.file)] if self.file is not None else ["-l", str(self.octets)]
         words += ["-d"] if self.keep else []
         words += ["-r", str(self.recipients)] if self.recipients > 1 else []
-        begun = time.perf_counter()
-        done: subprocess.CompletedProcess[str] = run([*words, f"{HOST}:{port}"])
-        taken = time.perf_counter() - begun
-        if done.returncode:
-            raise RuntimeError(f"smtp-source: {done.stderr.strip()}")
-        return taken
+        return run([*words, f"{address}:{port}"])
 
 
 def run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:

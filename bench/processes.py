@@ -96,8 +96,8 @@ class Child:
         return cpu(self.pid)
 
     def resident(self) -> int:
-        """Octets of resident memory of the process itself."""
-        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * resource.getpagesize()
+        """Octets of resident memory, that of descendants included."""
+        return resident(self.pid)
 
     def stop(self) -> None:
         if self.process.poll() is None:
@@ -113,8 +113,23 @@ def cpu(pid: int) -> float:
     """Milliseconds of ``pid`` and of its descendants, living and reaped. 0 when it is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        below = children(pid)
     except OSError:
         return 0.0
     own = sum(int(fields[place]) for place in (11, 12, 13, 14)) * TICK
-    return own + sum(cpu(int(child)) for child in children)
+    return own + sum(cpu(child) for child in below)
+
+
+def resident(pid: int) -> int:
+    """Octets of resident memory of ``pid`` and of its descendants. 0 when it is gone."""
+    try:
+        own = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+        below = children(pid)
+    except OSError:
+        return 0
+    return own + sum(resident(child) for child in below)
+
+
+def children(pid: int) -> list[int]:
+    """Process ids. Raises OSError when ``pid`` is gone."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

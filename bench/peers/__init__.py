@@ -6,18 +6,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.network import everywhere
 from bench.peers.postfix import PostfixProxy
 from bench.processes import Child, Missing, answers, free_port, wait_until
 
 
 class PythonPeer:
-    """A proxy that is one Python file of ours beside this one: ``FILE.py LISTEN-PORT NEXT-HOP-PORT``."""
+    """A proxy that is one Python file of ours beside this one: ``FILE.py ADDRESS PORT NEXT-HOP-PORT``."""
 
     def __init__(self, name: str, folder: Path, hop: int) -> None:
         folder.mkdir()
         self.port = free_port()
         file = Path(__file__).with_name(f"{name}.py")
-        self.child = Child([sys.executable, str(file), str(self.port), str(hop)], folder, folder / "output")
+        self.child = Child([sys.executable, str(file), everywhere(), str(self.port), str(hop)], folder, folder / "output")
         try:
             wait_until(lambda: self.child.process.poll() is not None or answers(self.port), f"{name} does not answer")
         finally:

@@ -45,10 +45,10 @@ async def _reply(reader: asyncio.StreamReader) -> str:
 
 
 async def main() -> None:
-    listen, hop = int(sys.argv[1]), int(sys.argv[2])
+    address, listen, hop = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     handler = Proxy(hop)
     server = await asyncio.get_running_loop().create_server(
-        lambda: SMTP(handler, hostname="proxy.bench.example", data_size_limit=None), HOST, listen, backlog=1024
+        lambda: SMTP(handler, hostname="proxy.bench.example", data_size_limit=None), address, listen, backlog=1024
     )
     await server.serve_forever()
 

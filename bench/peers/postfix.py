@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bench.processes import Child, Missing, answers, free_port, program, wait_until
+from bench.network import everywhere, inside
+from bench.processes import HOST, Child, Missing, answers, free_port, program, wait_until
 
 PROCESSES = 100
 _MAIN = """\
@@ -16,7 +17,7 @@ command_directory = {commands}
 daemon_directory = {daemons}
 mail_owner = postfix
 setgid_group = postdrop
-inet_interfaces = 127.0.0.1
+inet_interfaces = {interfaces}
 inet_protocols = ipv4
 myhostname = proxy.bench.example
 mydestination =
@@ -33,7 +34,7 @@ maillog_file = {folder}/log/maillog
 maillog_file_prefixes = {folder}
 """
 _MASTER = """\
-127.0.0.1:{port} inet n - n - {processes} smtpd -o smtpd_proxy_filter=127.0.0.1:{hop} -o smtpd_proxy_options=
+{listen}:{port} inet n - n - {processes} smtpd -o smtpd_proxy_filter=127.0.0.1:{hop} -o smtpd_proxy_options=
 cleanup unix n - n - 0 cleanup
 rewrite unix - - n - - trivial-rewrite
 anvil unix - - n - 1 anvil
@@ -54,9 +55,12 @@ class PostfixProxy:
         for name in ("etc", "queue/pid", "data", "log"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         master = program("master")
-        values = {"folder": folder, "commands": Path(program("postfix")).parent, "daemons": Path(master).parent}
+        values = {
+            "interfaces": "all" if inside() else HOST, "folder": folder, "commands": Path(program("postfix")).parent,
+            "daemons": Path(master).parent,
+        }  # fmt: skip
         (configuration / "main.cf").write_text(_MAIN.format(**values))
-        (configuration / "master.cf").write_text(_MASTER.format(port=self.port, hop=hop, processes=PROCESSES))
+        (configuration / "master.cf").write_text(_MASTER.format(listen=everywhere(), port=self.port, hop=hop, processes=PROCESSES))
         for folder_of_queue in ("public", "private", "maildrop", "incoming", "active", "deferred", "defer", "bounce", "corrupt", "hold"):
             made = folder / "queue" / folder_of_queue
             made.mkdir()

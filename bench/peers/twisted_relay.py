@@ -1,4 +1,7 @@
-"""Twisted's own SMTP classes with nothing added: message in memory, relayed before the answer. ``LISTEN-PORT NEXT-HOP-PORT``."""
+"""Twisted's own SMTP classes: message in memory, relayed before the answer. ``ADDRESS PORT NEXT-HOP-PORT``.
+
+Nothing is added but TCP_NODELAY, without which each message would wait for acknowledgements.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,27 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
-from twisted.mail.smtp import ESMTP, ESMTPSenderFactory, IMessage, IMessageDelivery, SMTPSenderFactory
+from twisted.mail.smtp import ESMTP, IMessage, IMessageDelivery, SMTPSender, SMTPSenderFactory
 from zope.interface import implementer
 
 HOST = "127.0.0.1"
-SMTPSenderFactory.noisy = ESMTPSenderFactory.noisy = False
+
+
+class Server(ESMTP):
+    def connectionMade(self) -> None:
+        self.transport.setTcpNoDelay(True)
+        super().connectionMade()
+
+
+class Sender(SMTPSender):
+    def connectionMade(self) -> None:
+        self.transport.setTcpNoDelay(True)
+        super().connectionMade()
+
+
+class SenderFactory(SMTPSenderFactory):
+    noisy = False
+    protocol = Sender
 
 
 @implementer(IMessage)
@@ -30,7 +49,7 @@ class Relayed:
     def eomReceived(self) -> Deferred[Any]:
         done: Deferred[Any] = Deferred()
         content = BytesIO(b"\n".join(self._lines) + b"\n")
-        factory = SMTPSenderFactory(self._sender, [self._recipient], content, done, retries=0, timeout=60)
+        factory = SenderFactory(self._sender, [self._recipient], content, done, retries=0, timeout=60)
         reactor.connectTCP(HOST, self._hop, factory)
         return done
 
@@ -58,15 +77,15 @@ class Everything:
 
 
 def main() -> None:
-    listen, hop = int(sys.argv[1]), int(sys.argv[2])
+    address, listen, hop = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 
-    def protocol() -> ESMTP:
-        made = ESMTP()
+    def protocol() -> Server:
+        made = Server()
         made.delivery = Everything(hop)
         return made
 
     loop: Any = reactor
-    loop.listenTCP(listen, Factory.forProtocol(protocol), backlog=1024, interface=HOST)
+    loop.listenTCP(listen, Factory.forProtocol(protocol), backlog=1024, interface=address)
     loop.run()
 
 

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from smtpf.stats.routes import RouteCounts
     from smtpf.stats.tables import Statistics
 
+PROGRAM = "smtpf.workers.worker"
+"""The module that a worker runs."""
 CHANNEL = 3
 """Descriptor of a worker's channel, in the worker."""
 HANDOVER = 4
@@ -170,7 +172,7 @@ class Worker(ProcessProtocol):
             for number, interface in enumerate(crew.steered):
                 descriptors[LISTENERS + number] = crew.shared.listening.bound[interface].sockets[self.place].fileno()
             self._process = self._reactor.spawnProcess(
-                self, sys.executable, [sys.executable, "-m", "smtpf.workers.worker"], env=_environment(), childFDs=descriptors
+                self, sys.executable, [sys.executable, "-m", PROGRAM], env=_environment(), childFDs=descriptors
             )
             self.pid = self._process.pid
             self._began = self._reactor.seconds()
