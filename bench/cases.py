@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Protocol
@@ -217,10 +216,8 @@ def measure_idle(bench: Bench) -> list[Row]:
             try:
                 _warm(node)
                 node.meter.clear()
-                seen: list[Turns] = []
-                look = partial(_look, node.meter, seen)
-                through = idle.octets_per_session(addresses, node.port, bench.idle, node.child.resident, look)
-                turns = seen[0]
+                through = idle.octets_per_session(addresses, node.port, bench.idle, node.child.resident)
+                turns = node.meter.read()
                 tell(f"  smtpf {through / 1000:.1f} kB")
             finally:
                 node.stop()
@@ -232,10 +229,6 @@ def measure_idle(bench: Bench) -> list[Row]:
         "longest_turn_ms": turns.longest, "longest_turn_cpu_ms": turns.longest_cpu,
     }  # fmt: skip
     return [Row("d", CASES["d"].title, "smtpf", figures)]
-
-
-def _look(meter: Meter, seen: list[Turns]) -> None:
-    seen.append(meter.read())
 
 
 MANY = len(ADDRESSES)

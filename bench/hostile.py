@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from bench.dns import name_server
-from bench.node import Node
+from bench.node import ALONE, Node
 from bench.postfix_tools import DOMAIN, Sink
 from bench.processes import HOST, more_descriptors
 
@@ -242,7 +242,7 @@ def main() -> int:
         folder = Path(name)
         sink = Sink(folder)
         with name_server(folder, 0) as names:
-            node = Node(folder / "node", sink.port, options=("smtp-drop-after=5", "rate-throttle=0", f"dns-servers={HOST}:{names}"))
+            node = Node(folder / "node", sink.port, options=(ALONE, "smtp-drop-after=5", f"dns-servers={HOST}:{names}"))
             try:
                 return asyncio.run(_run(node, words.minutes, words.hostile, words.honest))
             finally:

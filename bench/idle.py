@@ -52,18 +52,17 @@ def idle_clients(addresses: Sequence[str], port: int, count: int) -> Iterator[No
             client.communicate()
 
 
-def octets_per_session(
-    addresses: Sequence[str], port: int, count: int, resident: Callable[[], int], opened: Callable[[], None] = lambda: None
-) -> float:
-    """Growth of ``resident()`` by ``count`` idle sessions, for each. ``opened`` is called while they all are there."""
+def octets_per_session(addresses: Sequence[str], port: int, count: int, resident: Callable[[], int]) -> float:
+    """Growth of ``resident()`` by ``count`` idle sessions, for each. Returns a second after they have all hung up together."""
     with idle_clients(addresses, port, WARM * len(addresses)):
         pass
     time.sleep(0.5)
     before = resident()
     with idle_clients(addresses, port, count):
         time.sleep(0.5)
-        opened()
-        return (resident() - before) / count
+        grown = resident() - before
+    time.sleep(1.0)
+    return grown / count
 
 
 def _reply(client: socket.socket) -> None:

@@ -18,20 +18,20 @@ from bench.processes import HOST, Child, free_port, wait_until
 ENTRIES = 500
 """Entries of the access map that concern nobody, and domains of the route map that nobody writes to."""
 
-PLAIN = (
-    'grey-key=""',
+ALONE = "workers=1"
+"""A single process, whatever it has to do."""
+
+FULL = (
     "-rfc2606-special-domains",
     "-reject-unknown-tld",
     "-mail-require-mx",
     "-spf-received-spf-headers",
     'spf-mail-policy=""',
 )
-"""What measurements without filters switch off. Options that a version does not have are passed over (+lenient)."""
-ALONE = "workers=1"
-"""A single process, whatever it has to do."""
+"""What a node is to do without when there is no DNS. Options that a version does not have are passed over (+lenient)."""
 
-FULL = PLAIN[1:]
-"""The same with the grey list."""
+PLAIN = (*FULL, 'grey-key=""', ALONE)
+"""What measurements without filters switch off."""
 
 LIMITS = "rate-connect:127\t100000\nconcurrent-connect:127\t10000\n"
 """Entries of the access map that limit clients, too high to be met."""

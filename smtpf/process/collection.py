@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import gc
 
-YOUNG = 10_000
+YOUNG = 5_000
 """New objects before the collector looks at them: dozens of messages' worth."""
-MIDDLE = 5
+MIDDLE = 1
 """Looks at the new ones for each look at those that survived: few, for thousands of new sessions survive, and the pause grows with them."""
-OLD = 20
-"""Looks at the survivors for each look at everything."""
+OLD = 100
+"""Looks at the survivors for each look at everything, which takes longer than anybody should wait: a session leaves nothing for it."""
 
 
 def settle_collector() -> None:
