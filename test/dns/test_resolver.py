@@ -15,12 +15,13 @@ import dns.rcode
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet import udp
 from twisted.internet.defer import CancelledError, gatherResults
 from twisted.internet.task import Clock
 
 from smtpf.dns import wire
 from smtpf.dns.answer import Answer, Mx, Status
-from smtpf.dns.client import MAX_FORGERIES
+from smtpf.dns.client import MAX_FORGERIES, TURN, _Port
 from smtpf.dns.hosts import HostsFile
 from smtpf.dns.resolver import FAILURE_TTL, UNBOUNDED_TTL, Resolver
 from smtpf.dns.servers import DNS_SERVERS, server, system_servers
@@ -322,6 +323,26 @@ def test_port_under_attack_is_given_up(serve: Any, reactor_run: Any) -> None:
     for n in range(30):
         reactor_run(resolver.query(f"a{n}.example", "A"))
     assert len({port for _, _, _, port in server.queries}) > 15
+
+
+def test_one_port_does_not_hold_the_others_up_with_its_answers(serve: Any, reactor_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[int] = []
+    read, received = udp.Port.doRead, _Port.datagramReceived
+
+    def one_turn(port: udp.Port) -> None:
+        turns.append(0)
+        read(port)
+
+    def heard(port: _Port, datagram: bytes, address: Any) -> None:
+        turns[-1] += 1
+        received(port, datagram, address)
+
+    monkeypatch.setattr(udp.Port, "doRead", one_turn)
+    monkeypatch.setattr(_Port, "datagramReceived", heard)
+    _, resolver = serve(lambda query, tcp: [*([bytes(400)] * (MAX_FORGERIES - 1)), reply(query, "a.example. 60 A 192.0.2.1")])
+    assert reactor_run(resolver.query("a.example", "A")).addresses == ("192.0.2.1",)
+    assert sum(turns) == MAX_FORGERIES > max(turns)
+    assert max(turns) == -(-TURN // 400)
 
 
 NAME = wire.wire_name("a.example") or b""
