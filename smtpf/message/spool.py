@@ -121,6 +121,8 @@ class Spool:
         """Octets of the body so far."""
         self.error: SpoolError | None = None
         """The first thing that went wrong; what is written after it is lost."""
+        self.checked = False
+        """All that has been written is out of content that a DotReader called ``plain``."""
         self._tid = tid
         self._path = os.path.join(directory, f"{tid}.{suffix}.tmp")
         self._head = f"Return-Path: <{sender}>\r\n".encode("utf-8", "replace") + headers + b"\r\n"
@@ -175,6 +177,11 @@ class Spool:
         self._memory = None
         self._room.left += self._taken
         self._taken = 0
+
+    @property
+    def plain(self) -> bool:
+        """Known to need no dots and no line ends on the wire. Nothing is known of a file: others can write to it."""
+        return self.checked and self._memory is not None
 
     def finish(self) -> Deferred[None] | None:
         """The body is complete. A Deferred when the disk has not caught up; afterwards ``error`` is final."""

@@ -529,16 +529,18 @@ class NextHopProtocol(ESMTPClient):
             self._deadline = _NEVER
         return answer
 
-    async def send_content(self, head: bytes, read: Read, stall_timeout: float, dot_timeout: float) -> HopAnswer:
+    async def send_content(self, head: bytes, read: Read, stall_timeout: float, dot_timeout: float, *, plain: bool = False) -> HopAnswer:
         """Send ``head``, then what ``read`` gives until it is empty, then the final dot; the reply to the dot.
 
         Content is octets with CRLF line ends and without stuffed dots. A host that takes nothing for ``stall_timeout``
         seconds, or does not answer the dot within ``dot_timeout`` seconds, has failed. Anything it says before the dot
-        ends the connection. When ``read`` gives None the message is withdrawn.
+        ends the connection. When ``read`` gives None the message is withdrawn. ``plain``: what ``read`` gives is out of
+        content that a DotReader called so.
         """
         if self.broken is not None:
             return self.broken
         writer = DotWriter()
+        write = writer.write_plain if plain else writer.write
         flow: _Flow | None = None
         pending = [writer.write(head)]
         size = len(head)
@@ -558,7 +560,7 @@ class NextHopProtocol(ESMTPClient):
                 return failure
             if not piece:
                 break
-            pending.append(writer.write(piece))
+            pending.append(write(piece))
             size += len(piece)
             if size >= WRITE_SIZE and flow is not None:
                 self._write(b"".join(pending))

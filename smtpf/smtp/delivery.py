@@ -183,6 +183,7 @@ async def complete(talk: Conversation, transaction: Transaction, intake: Intake)
     if intake.in_headers:
         await _header_section(talk, transaction, intake, end=True)
     if intake.spool is not None:
+        intake.spool.checked = intake.reader.plain
         waiting = intake.spool.finish()
         if waiting is not None:
             await waiting

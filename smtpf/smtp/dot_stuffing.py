@@ -52,6 +52,7 @@ class DotReader:
         "longest_line",
         "nul",
         "octets",
+        "plain",
         "rest",
     )
 
@@ -80,6 +81,8 @@ class DotReader:
         """An LF without CR was seen; it has become CRLF."""
         self.nul = False
         """A NUL was seen; it stays in the content."""
+        self.plain = True
+        """All content given out so far is whole lines as they came, each ended by CRLF and none begun with a dot."""
         self.longest_line = 0
         """Octets, CRLF included, of the longest line of the content if it has more than 1,000 and lines are measured; else 0."""
 
@@ -111,7 +114,7 @@ class DotReader:
         self._last = data[-4:] if len(data) >= 4 else (self._last + data)[-4:]
         cut = data.rfind(b"\n") + 1
         if cut:
-            block = b"".join((self._before, *self._partial, data[:cut]))
+            block = b"".join((self._before, *self._partial, memoryview(data)[:cut]))
             self._partial = [data[cut:]] if cut < len(data) else []
             self._partial_octets = len(data) - cut
             self._lines(block)
@@ -125,21 +128,25 @@ class DotReader:
         """Whole lines, behind the end of the line before them."""
         start = len(self._before)
         found = _DOT_OR_BARE_LF.search(block, start - 1)
+        sound = found is None
         if found is not None:
-            block = self._cut_at_end(block)
-            block = _STUFFED.sub(b"\n", block)
+            first = found.start()
+            block = self._cut_at_end(block, first)
+            sound = len(block) == first + 1 and block.endswith(b"\r\n")
+            if not sound:
+                block = _STUFFED.sub(b"\n", block)
         self._before = b"\r\n" if block.endswith(b"\r\n") else b"\n"
-        self._collect(block[start:], sound=found is None)
+        self._collect(block[start:], sound)
 
-    def _cut_at_end(self, block: bytes) -> bytes:
-        """``block`` up to the end of the message, if it is in there."""
+    def _cut_at_end(self, block: bytes, line_end: int = 0) -> bytes:
+        """``block`` up to the end of the message, if it is in there; no line end before the one at ``line_end`` has a dot behind it."""
         if self._strict:
-            end = block.find(b"\r\n.\r\n")
+            end = block.find(b"\r\n.\r\n", max(line_end - 1, 0))
             if end < 0:
                 return block
             content, behind = end + 2, end + 5
         else:
-            found = _LENIENT_END.search(block)
+            found = _LENIENT_END.search(block, line_end)
             if found is None:
                 return block
             content, behind = found.start() + 1, found.end()
@@ -165,10 +172,12 @@ class DotReader:
         self._collect(block[start : len(block) - kept])
 
     def _collect(self, content: bytes, sound: bool = False) -> None:
-        """``sound``: it has no LF without CR."""
+        """``sound``: it is whole lines, of which none ends in an LF without CR or begins with a dot."""
         if not content:
             return
-        if has_bare_cr(content) or (not sound and has_bare_lf(content)):
+        bare_cr = has_bare_cr(content)
+        self.plain &= sound and not bare_cr
+        if bare_cr or (not sound and has_bare_lf(content)):
             pairs = content.count(b"\r\n")
             self.bare_cr |= content.count(b"\r") != pairs
             self.bare_lf |= content.count(b"\n") != pairs
@@ -252,6 +261,12 @@ class DotWriter:
             chunk = chunk.replace(b"\n.", b"\n..")
         self._before = b"\r" if held else (chunk[-1:] or before)
         return chunk
+
+    def write_plain(self, chunk: bytes) -> bytes:
+        """As ``write``, for a piece cut anywhere out of content that a DotReader called ``plain``: only its borders are looked at."""
+        if self._before == b"\n" and chunk[:1] not in (b".", b"\n") and chunk.endswith(b"\r\n"):
+            return chunk
+        return self.write(chunk)
 
     def end(self) -> bytes:
         """What ends the message: a line end if one is missing, and the dot line."""

@@ -375,7 +375,8 @@ class ForwardConnection:
             dialogue.with_next_hop(self._session, self.route_key, b"DATA", answer)
             opened = answer.code == 354
             if opened:
-                answer = await protocol.send_content(head, self._read(spool), timeout, settings[SMTP_DOT_TIMEOUT])
+                dot_timeout = settings[SMTP_DOT_TIMEOUT]
+                answer = await protocol.send_content(head, self._read(spool), timeout, dot_timeout, plain=spool.plain)
                 if isinstance(answer, HopReply):
                     self._session.log(dialogue.DOT_ANSWERED, self.route_key, answer.last)
         if isinstance(answer, HopFailure):

@@ -80,6 +80,16 @@ def test_small_body_stays_in_memory_and_answers_at_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_only_a_checked_body_in_memory_is_plain(tmp_path: Path) -> None:
+    spool = a_spool(tmp_path)
+    spool.write(b"hi\r\n")
+    assert not spool.plain
+    spool.checked = True
+    assert spool.plain
+    spool.write(b"x" * MEMORY)
+    assert not spool.plain
+
+
 def test_large_body_stays_in_memory_while_there_is_room(reactor_run: Any, tmp_path: Path) -> None:
     room = Room()
     first, second = a_spool(tmp_path, room=room), a_spool(tmp_path, room=room)

@@ -17,11 +17,21 @@ TRICKY = st.lists(
     max_size=30,
 ).map(b"".join)
 
+LINES = st.lists(st.sampled_from([b"", b"a", b"a.b", b" .", b"\0.", b"x" * 80]), max_size=12).map(b"\r\n".join)
+"""Lines of which none begins with a dot. Cut at any place their pieces can begin with dots and with halves of line ends."""
+
 
 def read(segments: list[bytes], strict: bool = True) -> tuple[DotReader, bytes]:
     reader = DotReader(strict)
     content = b"".join(itertools.chain.from_iterable(map(reader.feed, segments)))
     return reader, content
+
+
+def wire_of(head: bytes, pieces: list[bytes], plain: bool) -> bytes:
+    """A message as it goes out when its body is, or is not, known to be plain."""
+    writer = DotWriter()
+    write = writer.write_plain if plain else writer.write
+    return writer.write(head) + b"".join(map(write, pieces)) + writer.end()
 
 
 def cut(octets: bytes, places: list[int]) -> list[bytes]:
@@ -37,6 +47,7 @@ def facts(reader: DotReader) -> tuple[object, ...]:
         reader.bare_cr,
         reader.bare_lf,
         reader.nul,
+        reader.plain,
         reader.longest_line,
         reader.after_lone_dot,
     )
@@ -97,9 +108,35 @@ def test_smuggling_ends_are_content_in_every_segmentation_and_never_end_it_at_th
         reader, again = read(cut(sent, list(picked)))
         assert again == content
         assert facts(reader) == facts(whole)
-    writer = DotWriter()
-    wire = writer.write(content) + writer.end()
-    assert wire.count(b"\r\n.\r\n") == 1 and wire.endswith(b"\r\n.\r\n")
+    for place in range(len(content) + 1):
+        wire = wire_of(b"", [content[:place], content[place:]], whole.plain)
+        assert wire.count(b"\r\n.\r\n") == 1 and wire.endswith(b"\r\n.\r\n")
+
+
+@example(b".\r\n", [], True)
+@example(b"\n", [], False)
+@given(TRICKY | LINES, st.lists(st.integers(0, 10_000), max_size=12), st.booleans())
+def test_plain_is_content_as_it_came_without_a_dot_at_the_begin_of_a_line(octets: bytes, places: list[int], strict: bool) -> None:
+    reader, content = read(cut(octets + b"\r\n.\r\n", places), strict)
+    as_it_came = content == (octets + b"\r\n")[: reader.octets]
+    assert reader.plain is (as_it_came and not re.search(rb"(?m)^\.", content))
+
+
+def test_pieces_of_an_unfinished_line_are_not_plain() -> None:
+    reader = DotReader()
+    assert reader.feed(b"a\r\n" * CHUNK) and reader.plain
+    for _ in range(MAX_LINE // 65536 + 1):
+        reader.feed(b"x" * 65536)
+    assert not reader.plain
+
+
+@given(TRICKY, LINES, st.lists(st.integers(0, 10_000), max_size=12))
+def test_a_plain_body_cut_anywhere_behind_any_head_goes_out_as_any_other(head: bytes, lines: bytes, places: list[int]) -> None:
+    reader, content = read([lines + b"\r\n.\r\n"])
+    assert reader.plain
+    for start in range(len(content) + 1):
+        pieces = cut(content[start:], places)
+        assert wire_of(head, pieces, True) == wire_of(head, pieces, False)
 
 
 @given(TRICKY, st.lists(st.integers(0, 10_000), max_size=12), st.booleans())
