@@ -37,8 +37,8 @@ MAX_QUEUED_COMMANDS = 4
 """Commands that may wait for the reply to a keep-alive."""
 KEEP_ALIVE_TIMEOUT = 10.0
 """Seconds a host has to answer the NOOP of a keep-alive, and to answer QUIT."""
-WRITE_SIZE = 65536
-"""Octets of content gathered before they are handed to the transport."""
+WRITE_SIZE = 256 * 1024
+"""Octets of content that are written at once."""
 
 _SAFE = bytes(octet if octet == 9 or 32 <= octet < 127 else ord("?") for octet in range(256))
 _NEVER = float("inf")
@@ -190,7 +190,8 @@ class NextHopProtocol(ESMTPClient):
         self._queue: deque[tuple[bytes, float, Deferred[HopAnswer]]] = deque()
         self._handshake: Deferred[HopFailure | None] | None = None
         self._flow: _Flow | None = None
-        self._direct: Callable[[bytes], int | Exception] | None = None
+        self._socket: Any = None
+        """None when no octet may go past the transport: under TLS, and as long as something may be in its buffer."""
         self._timer: Any = None
         self._deadline = _NEVER
 
@@ -201,7 +202,7 @@ class NextHopProtocol(ESMTPClient):
         no_delay = getattr(transport, "setTcpNoDelay", None)
         if no_delay is not None:
             no_delay(True)
-        self._direct = getattr(transport, "writeSomeData", None)
+        self._socket = self._plain_socket()
         peer = transport.getPeer()
         self.address = getattr(peer, "host", "") or _path(getattr(peer, "name", ""))
         self._waiting = self.greeting
@@ -441,28 +442,36 @@ class NextHopProtocol(ESMTPClient):
         self._waiting = answers[0]
         self._ahead.extend((timeout, answer) for (_, timeout), answer in zip(lines[1:], answers[1:], strict=True))
         self._expect(lines[0][1])
-        self._write(b"".join(line + b"\r\n" for line, _ in lines))
+        self._write([line + b"\r\n" for line, _ in lines])
         return answers
 
     def _send(self, line: bytes, timeout: float, deferred: Deferred[HopAnswer]) -> None:
         self._waiting = deferred
         self._expect(timeout)
-        self._write(line + b"\r\n")
+        self._write([line + b"\r\n"])
 
-    def _write(self, data: bytes) -> None:
-        """Straight to the socket, which saves a turn of the reactor and two system calls for each command.
+    def _write(self, pieces: list[bytes]) -> None:
+        """Straight to the socket, which saves a turn of the reactor and two system calls for each command, and copies of all content.
 
-        That keeps the order only as long as nothing is in the transport's buffer: once anything has gone there, all does.
+        That keeps the order only as long as nothing is in the transport's buffer: once anything has gone there, all does,
+        until ``flowing`` tells that it is empty.
         """
-        direct = self._direct
-        if direct is not None:
-            sent = direct(data)
-            if isinstance(sent, int):
-                if sent == len(data):
-                    return
-                data = data[sent:]
-            self._direct = None
-        self.transport.write(data)
+        if self._socket is not None:
+            try:
+                sent = self._socket.sendmsg(pieces)
+            except OSError:
+                # Full; or lost, which the transport will find out.
+                sent = 0
+            pieces = _behind(sent, pieces)
+            if not pieces:
+                return
+            self._socket = None
+        self.transport.writeSequence(pieces)
+
+    def _plain_socket(self) -> Any:
+        """The transport's own socket, if it is one and nothing between us and it changes what is written."""
+        handle = getattr(self.transport, "getHandle", None)
+        return handle() if handle is not None and not self.tls else None
 
     async def ehlo(self, name: bytes, timeout: float) -> HopAnswer:
         """Greet with EHLO, or with HELO when EHLO is refused; ``extensions`` are those of the last EHLO."""
@@ -495,7 +504,7 @@ class NextHopProtocol(ESMTPClient):
         self.extensions = {}
         handshake = self._handshake = Deferred()
         self._expect(timeout)
-        self._direct = None
+        self._socket = None
         self.transport.startTLS(context)
         failure = await handshake
         if failure is not None:
@@ -563,8 +572,8 @@ class NextHopProtocol(ESMTPClient):
             pending.append(write(piece))
             size += len(piece)
             if size >= WRITE_SIZE and flow is not None:
-                self._write(b"".join(pending))
-                pending.clear()
+                self._write(pending)
+                pending = []
                 size = 0
                 if flow.drained is not None:
                     self._expect(stall_timeout)
@@ -578,7 +587,7 @@ class NextHopProtocol(ESMTPClient):
         answered: Deferred[HopAnswer] = Deferred()
         self._waiting = answered
         self._expect(dot_timeout)
-        self._write(b"".join(pending))
+        self._write(pending)
         answer = await answered
         self.in_data = False
         if self.broken is None:
@@ -593,6 +602,16 @@ class NextHopProtocol(ESMTPClient):
     def flowing(self) -> None:
         """The buffer has drained: the host is alive, and it is our turn."""
         self._deadline = _NEVER
+        self._socket = self._plain_socket()
+
+
+def _behind(sent: int, pieces: list[bytes]) -> list[bytes]:
+    """What is left of ``pieces`` behind the first ``sent`` octets."""
+    for place, piece in enumerate(pieces):
+        if sent < len(piece):
+            return [piece[sent:], *pieces[place + 1 :]]
+        sent -= len(piece)
+    return []
 
 
 def _text(line: bytes) -> str:

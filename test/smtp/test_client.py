@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -9,7 +11,9 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from smtpf.smtp.client import MAX_REPLY_LINES, FailureKind, HopFailure, HopReply, NextHopProtocol
+from smtpf.smtp.client import MAX_REPLY_LINES, WRITE_SIZE, FailureKind, HopFailure, HopReply, NextHopProtocol
+
+PIECE = b"x" * (WRITE_SIZE - 2) + b"\r\n"
 
 
 class Wire(StringTransport):
@@ -22,11 +26,11 @@ class Wire(StringTransport):
 class Hop:
     """A protocol on a fake wire and clock, banner heard."""
 
-    def __init__(self, banner: bytes | None = b"220 hop\r\n", keep_alive: float = 0.0) -> None:
+    def __init__(self, banner: bytes | None = b"220 hop\r\n", keep_alive: float = 0.0, wire: Wire | None = None) -> None:
         self.clock = Clock()
         self.protocol = NextHopProtocol(self.clock, 300.0)
         self.protocol.keep_alive = keep_alive
-        self.wire = Wire()
+        self.wire = wire or Wire()
         self.protocol.makeConnection(self.wire)
         self.banner = []
         self.protocol.greeting.addCallback(self.banner.append)
@@ -351,7 +355,7 @@ def test_full_buffer_stops_the_writing_until_it_has_drained():
             taken.append(1)
             if len(taken) == 2:
                 hop.wire.producer.pauseProducing()
-            yield b"x" * 65534 + b"\r\n"
+            yield PIECE
 
     heard = run(hop.protocol.send_content(b"", pieces(chunks()), 10, 600))
     assert len(taken) == 2
@@ -368,10 +372,10 @@ def test_host_that_takes_nothing_more_has_failed():
     hop.protocol.dataReceived(b"354 go\r\n")
 
     def chunks():
-        yield b"x" * 65534 + b"\r\n"
+        yield PIECE
         hop.wire.producer.pauseProducing()
         for _ in range(3):
-            yield b"x" * 65534 + b"\r\n"
+            yield PIECE
 
     heard = run(hop.protocol.send_content(b"", pieces(chunks()), 10, 600))
     hop.clock.advance(10.1)
@@ -393,10 +397,10 @@ def test_connection_lost_while_writing_is_a_write_error():
     hop.protocol.dataReceived(b"354 go\r\n")
 
     def chunks():
-        yield b"x" * 65534 + b"\r\n"
+        yield PIECE
         hop.wire.producer.pauseProducing()
         for _ in range(3):
-            yield b"x" * 65534 + b"\r\n"
+            yield PIECE
 
     heard = run(hop.protocol.send_content(b"", pieces(chunks()), 10, 600))
     hop.protocol.connectionLost(Failure(ConnectionLost()))
@@ -412,3 +416,111 @@ def test_message_that_cannot_be_read_is_withdrawn():
     assert heard[0].kind is FailureKind.CONTENT
     assert hop.wire.aborted
     assert hop.sent() == b""
+
+
+class Socket:
+    """Takes ``room`` octets, then none."""
+
+    def __init__(self, room: int, gone: bool = False) -> None:
+        self.room = room
+        self.gone = gone
+        self.writes: list[bytes] = []
+
+    def sendmsg(self, pieces: list[bytes]) -> int:
+        if self.gone:
+            raise BrokenPipeError(errno.EPIPE, "")
+        if self.room == 0:
+            raise BlockingIOError(errno.EAGAIN, "")
+        taken = b"".join(pieces)[: self.room]
+        self.room -= len(taken)
+        self.writes.append(taken)
+        return len(taken)
+
+
+class SocketWire(Wire):
+    """A transport with a socket of its own; ``value`` is what its buffer holds."""
+
+    pauses = False
+    """The first octet fills the buffer."""
+
+    def __init__(self, socket: Socket) -> None:
+        super().__init__()
+        self.socket = socket
+        self.secured: object = None
+
+    def getHandle(self) -> Socket:
+        return self.socket
+
+    def writeSequence(self, data: list[bytes]) -> None:
+        super().writeSequence(data)
+        if self.producer is not None and self.value() and self.pauses:
+            self.producer.pauseProducing()
+
+    def startTLS(self, context: object) -> None:
+        self.secured = context
+
+
+def hop_on(socket: Socket) -> Hop:
+    hop = Hop(wire=SocketWire(socket))
+    run(hop.protocol.data(10))
+    hop.protocol.dataReceived(b"354 go\r\n")
+    socket.writes.clear()
+    return hop
+
+
+def test_content_goes_straight_to_the_socket_in_large_writes():
+    socket = Socket(10_000_000)
+    hop = hop_on(socket)
+    run(hop.protocol.send_content(b"A: b\r\n\r\n", pieces((PIECE, PIECE, b".\r\n")), 10, 600))
+    assert socket.writes == [b"A: b\r\n\r\n" + PIECE + PIECE, b"..\r\n.\r\n"]
+    assert hop.sent() == b""
+
+
+@pytest.mark.parametrize("room", [0, 1, 5, 8, 9, WRITE_SIZE - 1, WRITE_SIZE + 1, WRITE_SIZE + 8, WRITE_SIZE + 9])
+def test_what_the_socket_does_not_take_waits_and_all_else_waits_behind_it(room):
+    socket = Socket(6 + room)
+    hop = hop_on(socket)
+    run(hop.protocol.send_content(b"A: b\r\n\r\n", pieces((PIECE, b"last\r\n")), 10, 600))
+    socket.room = 1000
+    hop.protocol.dataReceived(b"250 taken\r\n")
+    hop.command(b"QUIT")
+    whole = b"A: b\r\n\r\n" + PIECE + b"last\r\n.\r\n" + b"QUIT\r\n"
+    assert b"".join(socket.writes) == whole[:room]
+    assert hop.sent() == whole[room:]
+
+
+def test_a_drained_buffer_opens_the_socket_again():
+    socket = Socket(6)
+    hop = hop_on(socket)
+    hop.wire.pauses = True
+    heard = run(hop.protocol.send_content(b"", pieces((PIECE, PIECE, PIECE, b"last\r\n")), 10, 600))
+    assert (socket.writes, hop.sent()) == ([], PIECE + PIECE)
+    socket.room = 10_000_000
+    hop.wire.producer.resumeProducing()
+    assert (socket.writes, hop.sent()) == ([PIECE, b"last\r\n.\r\n"], b"")
+    assert heard == []
+
+
+def test_a_lost_connection_is_left_to_the_transport():
+    hop = hop_on(Socket(10_000_000))
+    hop.wire.socket.gone = True
+    run(hop.protocol.send_content(b"A: b\r\n\r\n", pieces((b"last\r\n",)), 10, 600))
+    assert hop.sent() == b"A: b\r\n\r\nlast\r\n.\r\n"
+
+
+def test_nothing_goes_past_tls_even_when_the_buffer_drains():
+    socket = Socket(10_000_000)
+    hop = Hop(wire=SocketWire(socket))
+    run(hop.protocol.starttls("context", b"mx.test", 10))
+    hop.protocol.dataReceived(b"220 go\r\n")
+    assert (hop.wire.secured, socket.writes) == ("context", [b"STARTTLS\r\n"])
+    hop.protocol.handshakeCompleted()
+    hop.protocol.dataReceived(b"250 hop\r\n")
+    run(hop.protocol.data(10))
+    hop.protocol.dataReceived(b"354 go\r\n")
+    hop.wire.pauses = True
+    run(hop.protocol.send_content(b"", pieces((PIECE, PIECE)), 10, 600))
+    hop.wire.producer.resumeProducing()
+    hop.command(b"QUIT")
+    assert socket.writes == [b"STARTTLS\r\n"]
+    assert hop.sent().startswith(b"EHLO mx.test\r\nDATA\r\n" + PIECE + PIECE)
