@@ -26,7 +26,9 @@ from smtpf.waiting import Signal
 MAX_LINE = 1000
 """Octets of a command line, line end included."""
 MAX_BUFFER = 65536
-"""Octets read ahead; past that the client is not read until they are used."""
+"""Octets read ahead; past that the client is not read until they are used. Twisted reads as many at once."""
+LARGE_READ = MAX_BUFFER * 4
+"""Octets read at once of a message that comes faster than it is read."""
 MAX_LINES_AT_ONCE = 50
 """Lines taken from the buffer before the other sessions have their turn."""
 CLOSE_TIMEOUT = 30.0
@@ -86,6 +88,9 @@ class Wire(smtp.ESMTP):
         self._talker: Talker | None = None
         self._received = bytearray()
         self._waiting: Signal | None = None
+        self._in_bulk = False
+        """Who waits takes whatever comes, as it comes."""
+        self._at_once = MAX_BUFFER
         self._resting: Deferred[bool] | None = None
         self._draining: Deferred[None] | None = None
         self._rest_call: IDelayedCall | None = None
@@ -114,14 +119,18 @@ class Wire(smtp.ESMTP):
     def dataReceived(self, data: bytes) -> None:
         if self._discarding:
             return
+        if self._in_bulk and self._waiting is not None:
+            self._wake(data)
+            return
         self._received += data
-        if self._reading and len(self._received) >= MAX_BUFFER:
-            self._reading = False
-            self.transport.pauseProducing()
         if self._waiting is not None:
             self._wake()
         elif self._resting is not None:
             self._end_rest(True)
+        # What is awaited has been used by now, for most of a message.
+        if self._reading and len(self._received) >= MAX_BUFFER:
+            self._reading = False
+            self.transport.pauseProducing()
 
     def connectionLost(self, reason: Failure = ConnectionDone()) -> None:  # type: ignore[assignment]  # noqa: B008
         if self.gone is None:
@@ -220,10 +229,15 @@ class Wire(smtp.ESMTP):
         await turn
         self._lines_at_once = 0
 
-    async def octets(self, timeout: float, most: int = MAX_BUFFER * 4) -> bytes:
+    async def octets(self, timeout: float, most: int = LARGE_READ) -> bytes:
         """Whatever has been received, at least one octet, at ``most`` so many. Raises TimedOut (seconds), Disconnected."""
-        while not self._received:
-            await self._more(timeout)
+        if not self._received:
+            data = await self._more(timeout, in_bulk=True)
+            if len(data) <= most:
+                if len(data) == MAX_BUFFER:
+                    self._read_at_once(LARGE_READ)
+                return data
+            self._received += data
         if len(self._received) <= most:
             data = bytes(self._received)
             self._received.clear()
@@ -234,8 +248,9 @@ class Wire(smtp.ESMTP):
         return data
 
     def unread(self, data: bytes) -> None:
-        """Put back what came behind the end of the message."""
+        """The message has ended: put back what came behind it."""
         self._received[:0] = data
+        self._read_at_once(MAX_BUFFER)
 
     async def rest(self, seconds: float, *, until_input: bool = False) -> bool:
         """Wait. True when it ended early: the client went or, with ``until_input``, sent something."""
@@ -304,21 +319,24 @@ class Wire(smtp.ESMTP):
 
     # Inside.
 
-    async def _more(self, timeout: float) -> None:
+    async def _more(self, timeout: float, *, in_bulk: bool = False) -> bytes:
+        """Wait until something has come. What comes is put into the buffer, or ``in_bulk`` handed over, which saves two copies."""
         if self.gone is not None:
             raise self.gone.again()
         self._lines_at_once = 0
+        self._in_bulk = in_bulk
         signal = self._waiting = Signal()
         self._set_alarm(timeout)
-        await signal
-        if self.gone is not None and not self._received:
+        data: bytes = await signal
+        if self.gone is not None and not data and not self._received:
             raise self.gone.again()
+        return data
 
-    def _wake(self) -> None:
+    def _wake(self, data: bytes = b"") -> None:
         waiting, self._waiting = self._waiting, None
         self._deadline = 0.0
         if waiting is not None:
-            waiting.fire()
+            waiting.fire(data)
 
     def _end_rest(self, early: bool) -> None:
         if early and not (self.gone is not None or self._until_input):
@@ -329,6 +347,10 @@ class Wire(smtp.ESMTP):
         self._rest_call = None
         if resting is not None:
             resting.callback(early)
+
+    def _read_at_once(self, most: int) -> None:
+        if self._at_once != most:
+            self._at_once = self.transport.bufferSize = most
 
     def _read_on(self) -> None:
         if not self._reading and self.gone is None and len(self._received) < MAX_BUFFER:
