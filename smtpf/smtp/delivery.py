@@ -165,9 +165,9 @@ async def _take_in(talk: Conversation, transaction: Transaction) -> Intake:
 async def feed(talk: Conversation, transaction: Transaction, intake: Intake, octets: bytes) -> None:
     """The next octets as they stand on the wire, dots stuffed."""
     session, reader = talk.session, intake.reader
-    chunks = reader.feed(octets) or ([b""] if reader.finished else [])
-    for left, chunk in enumerate(chunks, 1 - len(chunks)):
-        transaction.complete = reader.finished and left == 0
+    chunk = reader.feed(octets)
+    if chunk or reader.finished:
+        transaction.complete = reader.finished
         await _chunk(talk, transaction, intake, chunk)
     lines = session.settings[opt.RFC2821_LINE_LENGTH]
     if lines and reader.longest_line > MAX_LINE and session.slots.immediate is None:

@@ -12,8 +12,6 @@ import re
 
 CHUNK = 64535
 """Octets from which on a chunk of content is given out."""
-SLICE = 65536
-"""Octets looked at in one go."""
 LINE_FLOOR = 1000
 """Octets, CRLF included, that every line may have (RFC 5321 4.5.3.1.6). Shorter lines are not measured."""
 MAX_LINE = 1 << 20
@@ -91,23 +89,22 @@ class DotReader:
         """The last line so far is a dot that did not end the message (#319 when the client then falls silent)."""
         return not self.finished and _LONE_DOT.search(self._last) is not None
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """Take the next segment; the chunks of content that are complete by it, each of whole lines.
+    def feed(self, data: bytes) -> bytes:
+        """Take the next segment; the chunk of content that is complete by it, of whole lines, or nothing.
 
-        Each chunk has ``CHUNK`` octets or more, the last one of the message may have fewer. A piece of a line is only
+        A chunk has ``CHUNK`` octets or more, the last one of the message may have fewer. A piece of a line is only
         given out when the line grows over ``MAX_LINE``.
         """
-        chunks: list[bytes] = []
-        for at in range(0, len(data), SLICE):
-            if self.finished:
-                self.rest += data[at:]
-                break
-            self._take(data[at : at + SLICE] if len(data) > SLICE else data)
-            if self._collected_octets >= CHUNK or (self.finished and self._collected):
-                chunks.append(b"".join(self._collected))
-                self._collected.clear()
-                self._collected_octets = 0
-        return chunks
+        if self.finished:
+            self.rest += data
+            return b""
+        self._take(data)
+        if self._collected_octets < CHUNK and not self.finished:
+            return b""
+        chunk = b"".join(self._collected)
+        self._collected.clear()
+        self._collected_octets = 0
+        return chunk
 
     def _take(self, data: bytes) -> None:
         self.octets += len(data)

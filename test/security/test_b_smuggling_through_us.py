@@ -45,7 +45,7 @@ def test_any_content_is_one_message_on_the_wire(pieces: list[bytes], head: bytes
 @given(st.lists(st.binary(max_size=30) | ODD, max_size=20), st.lists(st.integers(0, 600), max_size=6), st.binary(max_size=20) | ODD)
 def test_what_a_client_said_is_one_message_on_the_wire_wherever_its_body_begins(said: list[bytes], places: list[int], head: bytes) -> None:
     reader = DotReader()
-    content = b"".join(chunk for segment in (*said, b"\r\n.\r\n") for chunk in reader.feed(segment))
+    content = b"".join(map(reader.feed, (*said, b"\r\n.\r\n")))
     edges = [*sorted(place % (len(content) + 1) for place in places), len(content)]
     pieces = [content[start:end] for start, end in pairwise(edges)]
     one_message(sent_on(head, pieces, plain=reader.plain))

@@ -161,9 +161,9 @@ def test_whatever_the_chunks_hold_the_message_ends_at_its_last_one(chunks: list[
     chunking, reader = Chunking(), DotReader()
     content = b""
     for chunk in chunks:
-        content += b"".join(reader.feed(chunking.stuffed(chunk)))
+        content += reader.feed(chunking.stuffed(chunk))
         assert not reader.finished
-    content += b"".join(reader.feed(chunking.end()))
+    content += reader.feed(chunking.end())
     assert reader.finished
     assert reader.rest == b""
     whole = b"".join(chunks)
