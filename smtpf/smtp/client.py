@@ -28,6 +28,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from smtpf.smtp.dot_stuffing import DotWriter
+from smtpf.smtp.straight import StraightWriter
 
 MAX_REPLY_LINE = 1000
 """Octets of one reply line without its line end; RFC 5321 allows 512, some hosts write more."""
@@ -145,7 +146,7 @@ class _Flow:
 
 
 @implementer(IHandshakeListener)
-class NextHopProtocol(ESMTPClient):
+class NextHopProtocol(StraightWriter, ESMTPClient):
     """One connection to a next hop.
 
     Every command is a single write and answers with a Deferred of a reply or of a failure. Exactly one command is
@@ -190,8 +191,6 @@ class NextHopProtocol(ESMTPClient):
         self._queue: deque[tuple[bytes, float, Deferred[HopAnswer]]] = deque()
         self._handshake: Deferred[HopFailure | None] | None = None
         self._flow: _Flow | None = None
-        self._socket: Any = None
-        """None when no octet may go past the transport: under TLS, and as long as something may be in its buffer."""
         self._timer: Any = None
         self._deadline = _NEVER
 
@@ -202,7 +201,7 @@ class NextHopProtocol(ESMTPClient):
         no_delay = getattr(transport, "setTcpNoDelay", None)
         if no_delay is not None:
             no_delay(True)
-        self._socket = self._plain_socket()
+        self.begin_straight()
         peer = transport.getPeer()
         self.address = getattr(peer, "host", "") or _path(getattr(peer, "name", ""))
         self._waiting = self.greeting
@@ -442,36 +441,13 @@ class NextHopProtocol(ESMTPClient):
         self._waiting = answers[0]
         self._ahead.extend((timeout, answer) for (_, timeout), answer in zip(lines[1:], answers[1:], strict=True))
         self._expect(lines[0][1])
-        self._write([line + b"\r\n" for line, _ in lines])
+        self.write(b"".join(line + b"\r\n" for line, _ in lines))
         return answers
 
     def _send(self, line: bytes, timeout: float, deferred: Deferred[HopAnswer]) -> None:
         self._waiting = deferred
         self._expect(timeout)
-        self._write([line + b"\r\n"])
-
-    def _write(self, pieces: list[bytes]) -> None:
-        """Straight to the socket, which saves a turn of the reactor and two system calls for each command, and copies of all content.
-
-        That keeps the order only as long as nothing is in the transport's buffer: once anything has gone there, all does,
-        until ``flowing`` tells that it is empty.
-        """
-        if self._socket is not None:
-            try:
-                sent = self._socket.sendmsg(pieces)
-            except OSError:
-                # Full; or lost, which the transport will find out.
-                sent = 0
-            pieces = _behind(sent, pieces)
-            if not pieces:
-                return
-            self._socket = None
-        self.transport.writeSequence(pieces)
-
-    def _plain_socket(self) -> Any:
-        """The transport's own socket, if it is one and nothing between us and it changes what is written."""
-        handle = getattr(self.transport, "getHandle", None)
-        return handle() if handle is not None and not self.tls else None
+        self.write(line + b"\r\n")
 
     async def ehlo(self, name: bytes, timeout: float) -> HopAnswer:
         """Greet with EHLO, or with HELO when EHLO is refused; ``extensions`` are those of the last EHLO."""
@@ -504,7 +480,7 @@ class NextHopProtocol(ESMTPClient):
         self.extensions = {}
         handshake = self._handshake = Deferred()
         self._expect(timeout)
-        self._socket = None
+        self.end_straight()
         self.transport.startTLS(context)
         failure = await handshake
         if failure is not None:
@@ -572,7 +548,7 @@ class NextHopProtocol(ESMTPClient):
             pending.append(write(piece))
             size += len(piece)
             if size >= WRITE_SIZE and flow is not None:
-                self._write(pending)
+                self.write_all(pending)
                 pending = []
                 size = 0
                 if flow.drained is not None:
@@ -587,7 +563,7 @@ class NextHopProtocol(ESMTPClient):
         answered: Deferred[HopAnswer] = Deferred()
         self._waiting = answered
         self._expect(dot_timeout)
-        self._write(pending)
+        self.write_all(pending)
         answer = await answered
         self.in_data = False
         if self.broken is None:
@@ -602,16 +578,7 @@ class NextHopProtocol(ESMTPClient):
     def flowing(self) -> None:
         """The buffer has drained: the host is alive, and it is our turn."""
         self._deadline = _NEVER
-        self._socket = self._plain_socket()
-
-
-def _behind(sent: int, pieces: list[bytes]) -> list[bytes]:
-    """What is left of ``pieces`` behind the first ``sent`` octets."""
-    for place, piece in enumerate(pieces):
-        if sent < len(piece):
-            return [piece[sent:], *pieces[place + 1 :]]
-        sent -= len(piece)
-    return []
+        self.begin_straight()
 
 
 def _text(line: bytes) -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 
 from smtpf.smtp.wire import Wire
 
 
 class Transport:
-    """Takes ``room`` octets at once; keeps what it is given to send later apart."""
+    """Its socket takes ``room`` octets at once; keeps what it is given to send later apart."""
 
     def __init__(self, room: int) -> None:
+        self.socket = self
         self.room = room
         self.sent = b""
         self.buffered = b""
@@ -20,9 +20,11 @@ class Transport:
 
     def registerProducer(self, producer: object, streaming: bool) -> None: ...
 
-    def writeSomeData(self, data: bytes) -> int | Exception:
+    def send(self, data: bytes) -> int:
         if self.broken:
-            return ConnectionLost()
+            raise BrokenPipeError
+        if not self.room:
+            raise BlockingIOError
         taken = data[: self.room]
         self.room -= len(taken)
         self.sent += taken
@@ -59,6 +61,12 @@ def test_once_anything_waits_everything_waits_behind_it():
     transport.room = 100
     wire.write(b"250 two\r\n")
     assert (transport.sent, transport.buffered) == (b"250 ", b"one\r\n250 two\r\n")
+
+
+def test_what_a_full_socket_does_not_take_waits():
+    transport = Transport(0)
+    wire_on(transport).write(b"250 fine\r\n")
+    assert (transport.sent, transport.buffered) == (b"", b"250 fine\r\n")
 
 
 def test_a_lost_connection_is_left_to_the_transport():
