@@ -192,6 +192,7 @@ class NextHopProtocol(StraightWriter, ESMTPClient):
         self._handshake: Deferred[HopFailure | None] | None = None
         self._flow: _Flow | None = None
         self._timer: Any = None
+        self._timer_at = 0.0
         self._deadline = _NEVER
 
     # The connection
@@ -306,12 +307,17 @@ class NextHopProtocol(StraightWriter, ESMTPClient):
         The timer is left running from command to command and looks at the deadline when it fires, so that a
         transaction costs one or two calls of the reactor's clock queue, and not one for each command.
         """
-        self._deadline = self._clock.seconds() + timeout
+        deadline = self._deadline = self._clock.seconds() + timeout
         if self._timer is None:
-            tick = min(timeout, self.keep_alive) if self.keep_alive > 0 else timeout
-            self._timer = self._clock.callLater(tick, self._tick)
-        elif self._timer.getTime() > self._deadline:
-            self._timer.reset(timeout)
+            self._set_timer(min(timeout, self.keep_alive) if self.keep_alive > 0 else timeout)
+        elif self._timer_at > deadline:
+            # Not moved: the reactor looks through all its delayed calls for one that is to fire sooner.
+            self._timer.cancel()
+            self._set_timer(timeout)
+
+    def _set_timer(self, seconds: float) -> None:
+        self._timer = self._clock.callLater(seconds, self._tick)
+        self._timer_at = self._timer.getTime()
 
     def _tick(self) -> None:
         self._timer = None
@@ -319,7 +325,7 @@ class NextHopProtocol(StraightWriter, ESMTPClient):
         if left == _NEVER:
             return
         if left > 0:
-            self._timer = self._clock.callLater(left, self._tick)
+            self._set_timer(left)
         elif self.broken is not None:
             self.transport.abortConnection()
         elif self._waiting is not None or self._handshake is not None or self._flow is not None:

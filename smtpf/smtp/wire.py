@@ -34,6 +34,8 @@ MAX_LINES_AT_ONCE = 50
 """Lines taken from the buffer before the other sessions have their turn."""
 CLOSE_TIMEOUT = 30.0
 """Seconds for the client to read the last reply; then the connection is cut."""
+ALARM_SLACK = 0.05
+"""Seconds by which a wait may end too late."""
 
 
 class Disconnected(Exception):
@@ -96,6 +98,7 @@ class Wire(StraightWriter, smtp.ESMTP):
         self._draining: Deferred[None] | None = None
         self._rest_call: IDelayedCall | None = None
         self._alarm: IDelayedCall | None = None
+        self._alarm_at = 0.0
         self._deadline = 0.0
         self._reading = True
         self._write_full = False
@@ -203,24 +206,23 @@ class Wire(StraightWriter, smtp.ESMTP):
 
     async def line(self, timeout: float) -> bytes:
         """The next line with its line end, complete within ``timeout`` seconds. Raises LineTooLong, TimedOut, Disconnected."""
+        received = self._received
         until = 0.0
-        while True:
-            end = self._received.find(b"\n", 0, MAX_LINE)
-            if end >= 0:
-                self._lines_at_once += 1
-                if self._lines_at_once > MAX_LINES_AT_ONCE:
-                    await self._give_way()
-                line = bytes(self._received[: end + 1])
-                del self._received[: end + 1]
-                self._read_on()
-                return line
-            if len(self._received) >= MAX_LINE:
+        while (end := received.find(b"\n", 0, MAX_LINE) + 1) == 0:
+            if len(received) >= MAX_LINE:
                 raise LineTooLong
             now = self._clock.seconds()
             until = until or now + timeout
             if now >= until:
                 raise TimedOut
-            await self._more(until - now)
+            await self._more(until)
+        self._lines_at_once += 1
+        if self._lines_at_once > MAX_LINES_AT_ONCE:
+            await self._give_way()
+        line = bytes(received[:end])
+        del received[:end]
+        self._read_on()
+        return line
 
     async def _give_way(self) -> None:
         """Let the reactor serve others before the next of many lines that came at once."""
@@ -232,7 +234,7 @@ class Wire(StraightWriter, smtp.ESMTP):
     async def octets(self, timeout: float, most: int = LARGE_READ) -> bytes:
         """Whatever has been received, at least one octet, at ``most`` so many. Raises TimedOut (seconds), Disconnected."""
         if not self._received:
-            data = await self._more(timeout, in_bulk=True)
+            data = await self._more(self._clock.seconds() + timeout, in_bulk=True)
             if len(data) <= most:
                 if len(data) == MAX_BUFFER:
                     self._read_at_once(LARGE_READ)
@@ -268,7 +270,7 @@ class Wire(StraightWriter, smtp.ESMTP):
         self.write(data)
         if self._write_full:
             self._draining = Deferred()
-            self._set_alarm(timeout)
+            self._set_alarm(self._clock.seconds() + timeout)
             await self._draining
             self._deadline = 0.0
             if self.gone is not None:
@@ -304,14 +306,14 @@ class Wire(StraightWriter, smtp.ESMTP):
 
     # Inside.
 
-    async def _more(self, timeout: float, *, in_bulk: bool = False) -> bytes:
-        """Wait until something has come. What comes is put into the buffer, or ``in_bulk`` handed over, which saves two copies."""
+    async def _more(self, until: float, *, in_bulk: bool = False) -> bytes:
+        """Wait for input up to reactor second ``until``. What comes is put into the buffer, or ``in_bulk`` handed over: two copies less."""
         if self.gone is not None:
             raise self.gone.again()
         self._lines_at_once = 0
         self._in_bulk = in_bulk
         signal = self._waiting = Signal()
-        self._set_alarm(timeout)
+        self._set_alarm(until)
         data: bytes = await signal
         if self.gone is not None and not data and not self._received:
             raise self.gone.again()
@@ -342,14 +344,18 @@ class Wire(StraightWriter, smtp.ESMTP):
             self._reading = True
             self.transport.resumeProducing()
 
-    def _set_alarm(self, timeout: float) -> None:
-        """One delayed call serves all waits: it is moved only when it fires too early or would fire too late."""
-        self._deadline = self._clock.seconds() + timeout
-        alarm = self._alarm
-        if alarm is None or not alarm.active():
-            self._alarm = self._clock.callLater(timeout, self._ring)
-        elif alarm.getTime() > self._deadline + 0.05:
-            alarm.reset(timeout)
+    def _set_alarm(self, until: float) -> None:
+        """One delayed call serves all waits. It is left where it is when it fires too early, and replaced when it would fire too late.
+
+        Replaced, not moved: the reactor looks through all its delayed calls for one that is to fire sooner.
+        """
+        self._deadline = until
+        if self._alarm is not None:
+            if self._alarm_at <= until + ALARM_SLACK:
+                return
+            self._alarm.cancel()
+        self._alarm_at = until
+        self._alarm = self._clock.callLater(max(0.0, until - self._clock.seconds()), self._ring)
 
     def _ring(self) -> None:
         self._alarm = None
@@ -357,6 +363,7 @@ class Wire(StraightWriter, smtp.ESMTP):
             return
         left = self._deadline - self._clock.seconds()
         if left > 0.001:
+            self._alarm_at = self._deadline
             self._alarm = self._clock.callLater(left, self._ring)
             return
         self._deadline = 0.0
