@@ -11,6 +11,7 @@ import errno
 import os
 import sys
 import traceback
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from twisted.python.failure import Failure
@@ -62,6 +63,8 @@ PTR_DELEGATION = info(
     635, "client [%s] has CNAME/PTR delegation %s", "The reverse name of an IPv4 client is delegated by CNAME (RFC 2317)."
 )
 PTR_DELEGATION_6 = info(636, "client [%s] has CNAME/PTR delegation %s", "The reverse name of an IPv6 client is delegated by CNAME.")
+Told = Callable[[Answer], None]
+"""Writes the summary line of a reply."""
 LOCALHOST_NAME = "localhost.localhost"
 KILL_GRACE = 1.0
 """Seconds a killed session's client has to read why."""
@@ -376,20 +379,28 @@ class Conversation:
 
     # Replies.
 
-    async def respond(self, outcome: Verdict | Answer) -> None:
-        """Send a command's reply with all that goes with it; a DROP verdict ends the session."""
+    async def respond(self, outcome: Verdict | Answer, told: Told | None = None) -> None:
+        """Send a command's reply with all that goes with it; a DROP verdict ends the session. ``told`` as in :meth:`write`."""
         if isinstance(outcome, Answer):
             await self.write(outcome)
             return
-        assert outcome.reply is not None
-        answer = render(outcome.reply, outcome.args, self.session.sid)
-        await self.write(answer, outcome)
+        await self.write(self.rendered(outcome), outcome, told)
         if outcome.code is Code.DROP and (not self.session.trusted or not self.session.helo):
             self.ending = True
 
-    async def write(self, answer: Answer, verdict: Verdict = CONTINUE) -> None:
-        """Count, delay, decorate and write one reply (2.3)."""
+    def rendered(self, verdict: Verdict) -> Answer:
+        """The reply of ``verdict`` before it is dressed for the wire: what the summary lines show."""
+        assert verdict.reply is not None
+        return render(verdict.reply, verdict.args, self.session.sid)
+
+    async def write(self, answer: Answer, verdict: Verdict = CONTINUE, told: Told | None = None) -> None:
+        """Count, delay, decorate and write one reply (2.3).
+
+        The lines of the log follow the reply, so that the client need not wait for them: first that of ``told(answer)``, for a reply
+        that is no refusal, then those of the dialogue.
+        """
         session = self.session
+        dressed = answer
         if answer.negative:
             # What a client sends as a command may be a password that nobody asked for; the log must not hold it.
             unknown = verdict.reply is replies.UNKNOWN_COMMAND
@@ -400,24 +411,32 @@ class Conversation:
                 session.transaction.flags.add(MsgFlag.POLICY)
             if session.settings[opt.SMTP_REJECT_DELAY] and not session.usual_suspect:
                 await self._delay_refusal()
-        answer = outgoing.with_words(answer, self._addition(answer))
-        answer = outgoing.decorate(session, answer, self.engine.texts.reject, verdict)
-        dialogue.sent(session, answer, verdict.reply is replies.UNKNOWN_COMMAND)
-        if self.wire.pending and session.state not in (State.DATA, State.QUIT) and not self._may_talk_early():
-            self._note_early_talk()
+            dressed = outgoing.with_words(answer, self._addition(answer))
+        self.answering = None
+        dressed = outgoing.decorate(session, dressed, self.engine.texts.reject)
         timeout = self.command_timeout()
-        if session.settings[opt.SMTP_SLOW_REPLY] and not session.known:
-            await outgoing.send_slowly(self.wire, answer.encode(), timeout)
-        else:
-            await self.wire.send(answer.encode(), timeout)
+        slowly = session.settings[opt.SMTP_SLOW_REPLY] and not session.known
+        waiting: Awaitable[None] | None = None
+        try:
+            if slowly:
+                waiting = outgoing.send_slowly(self.wire, dressed.encode(), timeout)
+            else:
+                waiting = self.wire.send(dressed.encode(), timeout)
+        finally:
+            if told is not None:
+                told(answer)
+            dialogue.sent(session, dressed, verdict.reply is replies.UNKNOWN_COMMAND)
+            if self.wire.pending and session.state not in (State.DATA, State.QUIT) and not self._may_talk_early():
+                self._note_early_talk()
+        if waiting is not None:
+            await waiting
 
     def _addition(self, answer: Answer) -> str:
         """Words for a permanent refusal of the sender, a recipient or what follows in the transaction."""
-        about, self.answering = self.answering, None
         ask = self.engine.addition
         if ask is None or not answer.first.startswith("5"):
             return ""
-        transaction, recipient = about or (self.session.transaction, None)
+        transaction, recipient = self.answering or (self.session.transaction, None)
         return ask(self.session, transaction, recipient) if transaction is not None else ""
 
     async def _delay_refusal(self) -> None:

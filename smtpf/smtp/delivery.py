@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -355,10 +356,11 @@ async def answered(talk: Conversation, transaction: Transaction, verdict: Verdic
     if transaction.delivered:
         session.forwarded_count += 1
     transaction.outcome = verdict
-    assert verdict.reply is not None
-    summary.message(session, transaction, render(verdict.reply, verdict.args, session.sid))
+    accepted = verdict.reply is replies.MESSAGE_ACCEPTED
+    if not accepted:
+        summary.message(session, transaction, talk.rendered(verdict))
     try:
-        await talk.respond(verdict)
+        await talk.respond(verdict, partial(summary.message, session, transaction) if accepted else None)
     except (Disconnected, TimedOut):
         session.flags.add(ClientFlag.IO_ERROR)
         raise

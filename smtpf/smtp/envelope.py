@@ -5,13 +5,14 @@ Source: RFC 5321 4.1.1.2, 4.1.1.3, RFC 1985; spec chapter session, 3.5, 3.6 and 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from smtpf.journal.message import err, info, warn
 from smtpf.maps.routes import Route
 from smtpf.maps.source import LookupFailed
 from smtpf.pipeline import Code, Stage, Verdict
-from smtpf.reply import Answer, render
+from smtpf.reply import Answer
 from smtpf.smtp import counters, replies, summary, utf8
 from smtpf.smtp import options as opt
 from smtpf.smtp.forward import ForwardConnection
@@ -96,12 +97,13 @@ async def mail(talk: Conversation, argument: str, line: str) -> Verdict | Answer
         talk.begin_transaction(transaction)
         talk.answering = (transaction, None)
         verdict = await _sender_verdict(talk, transaction, parsed)
-    summary.sender(session, transaction, _preview(session, verdict))
-    if verdict.reply is replies.SENDER_ACCEPTED:
-        session.state = State.MAIL
-    else:
+    if verdict.reply is not replies.SENDER_ACCEPTED:
+        summary.sender(session, transaction, talk.rendered(verdict))
         await talk.end_transaction()
-    return verdict
+        return verdict
+    session.state = State.MAIL
+    await talk.respond(verdict, partial(summary.sender, session, transaction))
+    return None
 
 
 async def _sender_verdict(talk: Conversation, transaction: Transaction, parsed: Argument) -> Verdict:
@@ -187,18 +189,14 @@ async def rcpt(talk: Conversation, argument: str, line: str) -> Verdict | Answer
         verdict = await _recipient_verdict(talk, transaction, recipient)
         if verdict.negative and verdict.reply not in (replies.RCPT_SYNTAX, replies.CANNOT_FORWARD) and verdict.code is Code.REJECT:
             session.count(counters.RCPT_REJECT)
-    _settle(session, transaction, recipient, verdict)
-    summary.recipient(session, transaction, recipient, _preview(session, verdict))
-    return verdict
-
-
-def _settle(session: Session, transaction: Transaction, recipient: Recipient, verdict: Verdict) -> None:
-    """Put an accepted recipient among the transaction's, count a refused one, and move the state."""
-    if verdict.reply in (replies.RECIPIENT_ACCEPTED, replies.RECIPIENT_DISCARDED):
-        transaction.recipients.append(recipient)
-    else:
+    if verdict.reply is not replies.RECIPIENT_ACCEPTED and verdict.reply is not replies.RECIPIENT_DISCARDED:
         transaction.refused_recipients += 1
-    session.state = State.RCPT if transaction.recipients else State.MAIL
+        summary.recipient(session, transaction, recipient, talk.rendered(verdict))
+        return verdict
+    transaction.recipients.append(recipient)
+    session.state = State.RCPT
+    await talk.respond(verdict, partial(summary.recipient, session, transaction, recipient))
+    return None
 
 
 async def _recipient_verdict(talk: Conversation, transaction: Transaction, recipient: Recipient) -> Verdict:
@@ -369,12 +367,6 @@ def _spaces_forbidden(session: Session) -> bool:
 def _as_written(error: PathError) -> Path:
     """A path that broke the grammar, for the log."""
     return Path(error.path, error.path.strip().removeprefix("<").removesuffix(">"))
-
-
-def _preview(session: Session, verdict: Verdict) -> Answer:
-    """The reply as it will be sent."""
-    assert verdict.reply is not None
-    return render(verdict.reply, verdict.args, session.sid)
 
 
 def _count(session: Session, verdict: Verdict, drop: Counter | None, reject: Counter | None, tempfail: Counter | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from smtpf.pipeline import Verdict
 from smtpf.reply import MAX_LINE, Answer
 from smtpf.smtp import options as opt
 from smtpf.smtp.session import ClientFlag, Session, State
@@ -18,7 +17,7 @@ SLOW_PAUSE = 0.5
 """Seconds between the pieces."""
 
 
-def decorate(session: Session, answer: Answer, reject_lines: tuple[str, ...], verdict: Verdict) -> Answer:
+def decorate(session: Session, answer: Answer, reject_lines: tuple[str, ...]) -> Answer:
     """Pad the reply, or add the reject file's lines to a permanent refusal."""
     if session.state is State.CONN:
         octet = session.settings[opt.RFC2821_PAD_REPLY_OCTET]
@@ -53,10 +52,16 @@ async def send_slowly(wire: Wire, octets: bytes, timeout: float) -> None:
     """Write in pieces of ten octets with half a second between them."""
     at = 0
     while len(octets) - at > SLOW_REST:
-        await wire.send(octets[at : at + SLOW_PIECE], timeout)
+        await _sent(wire, octets[at : at + SLOW_PIECE], timeout)
         at += SLOW_PIECE
         await wire.rest(SLOW_PAUSE)
-    await wire.send(octets[at:], timeout)
+    await _sent(wire, octets[at:], timeout)
+
+
+async def _sent(wire: Wire, octets: bytes, timeout: float) -> None:
+    waiting = wire.send(octets, timeout)
+    if waiting is not None:
+        await waiting
 
 
 def _passed(session: Session) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import attrs
@@ -263,20 +263,25 @@ class Wire(StraightWriter, smtp.ESMTP):
         self._rest_call = self._clock.callLater(seconds, self._end_rest, False)
         return await self._resting
 
-    async def send(self, data: bytes, timeout: float) -> None:
-        """Write, and wait while the client does not read. Raises TimedOut, Disconnected."""
+    def send(self, data: bytes, timeout: float) -> Awaitable[None] | None:
+        """Write. Raises NotWritten when the client has gone.
+
+        While the client does not read, what is returned is to be awaited, for ``timeout`` seconds: TimedOut, Disconnected.
+        """
         if self.gone is not None:
             raise NotWritten(str(self.gone), self.gone.errno)
         self.write(data)
+        return self._drained(timeout) if self._write_full else None
+
+    async def _drained(self, timeout: float) -> None:
+        self._draining = Deferred()
+        self._set_alarm(self._clock.seconds() + timeout)
+        await self._draining
+        self._deadline = 0.0
+        if self.gone is not None:
+            raise NotWritten(str(self.gone), self.gone.errno)
         if self._write_full:
-            self._draining = Deferred()
-            self._set_alarm(self._clock.seconds() + timeout)
-            await self._draining
-            self._deadline = 0.0
-            if self.gone is not None:
-                raise NotWritten(str(self.gone), self.gone.errno)
-            if self._write_full:
-                raise TimedOut
+            raise TimedOut
 
     def start_tls(self, context: Any) -> None:
         """What is written from now on goes through TLS."""

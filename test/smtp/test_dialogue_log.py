@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from smtpf.smtp.wire import NotWritten
 from test.support.administered import Administered
 
 ROUTE = "route:example.com FORWARD: 192.0.2.99\n"
@@ -31,6 +32,57 @@ def test_commands_and_replies_are_shown_both_ways(node: Administered) -> None:
     assert [line.partition(" > ")[2] for line in asked] == ["MAIL FROM:<a@b.example>", "RCPT TO:<fred@example.com>", "DATA"]
     assert [line.partition(" < ")[2][:3] for line in node.logged(305)] == ["250", "250", "354"]
     assert [line.partition(" < ")[2][:3] for line in node.logged(304)] == ["250"]
+
+
+@pytest.mark.parametrize(
+    ("line", "numbers"),
+    [
+        ("MAIL FROM:<a@b.example>", [642, 717, 626]),
+        ("MAIL FROM:<a@b..example>", [642, 717, 626]),
+        ("RCPT TO:<fred@example.com>", [642, 303, 305, 303, 305, 718, 626]),
+        ("RCPT TO:<fred@>", [642, 718, 626]),
+    ],
+)
+def test_the_summary_line_of_a_reply_stands_before_the_reply(node: Administered, line: str, numbers: list[int]) -> None:
+    node.hop("192.0.2.99")
+    client = node.operator()
+    client.say("EHLO me.example")
+    if line.startswith("RCPT"):
+        client.say("MAIL FROM:<a@b.example>")
+    node.entries.clear()
+    client.say(line)
+    assert [entry.message.number for entry in node.entries if entry.message.number in (303, 305, 626, 642, 717, 718)] == numbers
+
+
+def test_a_reply_is_on_its_way_before_its_lines_are_written(node: Administered) -> None:
+    client = node.operator()
+    client.say("EHLO me.example")
+    sent: list[int] = []
+    (talk,) = node.engine.conversations.values()
+    write = talk.wire.write
+
+    def noting(data: bytes) -> None:
+        sent.append(len(node.entries))
+        write(data)
+
+    talk.wire.write = noting  # type: ignore[method-assign]
+    node.entries.clear()
+    client.say("MAIL FROM:<a@b.example>")
+    assert [entry.message.number for entry in node.entries[sent[0] :]] == [717, 626]
+
+
+def test_a_reply_that_nobody_hears_has_its_lines_all_the_same(node: Administered) -> None:
+    client = node.operator()
+    client.say("EHLO me.example")
+    (talk,) = node.engine.conversations.values()
+
+    def nobody(data: bytes, timeout: float) -> None:
+        raise NotWritten("connection closed")
+
+    talk.wire.send = nobody  # type: ignore[method-assign]
+    node.entries.clear()
+    client.say("MAIL FROM:<a@b.example>")
+    assert [entry.message.number for entry in node.entries] == [642, 717, 626, 628, 721]
 
 
 def test_level_1_shows_the_next_hops_answer_to_the_message_and_no_more(node: Administered) -> None:

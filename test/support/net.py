@@ -36,6 +36,10 @@ class MemoryTransport:
         if not self.closing and not self.closed and data:
             self.other.incoming.append(bytes(data))
 
+    def writeSomeData(self, data: bytes) -> int:
+        self.write(data)
+        return len(data)
+
     def writeSequence(self, parts: Any) -> None:
         self.write(b"".join(parts))
 
