@@ -420,10 +420,10 @@ class Attachment(Filter):
 
     def content(self, session: Session, transaction: Transaction, chunk: bytes) -> MaybeVerdict:
         """What the parts of this chunk brought to light."""
-        own = transaction.own(_Own)
-        watch = own.watch
-        if watch is None:
+        own = transaction.owned(_Own)
+        if own is None or own.watch is None:
             return None
+        watch = own.watch
         own.sweep.feed(chunk, bool(own.lists[COMPRESSED]))
         if watch.hit is not None:
             return _refused(session, transaction, watch.hit)

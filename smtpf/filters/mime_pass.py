@@ -46,10 +46,10 @@ class MimePass(Filter):
     """Drives the walker of each message that somebody listens to."""
 
     def content(self, session: Session, transaction: Transaction, chunk: bytes) -> None:
-        own = transaction.own(_Pass)
-        walker = own.walker
-        if walker is None or own.finished:
+        own = transaction.owned(_Pass)
+        if own is None or own.walker is None or own.finished:
             return
+        walker = own.walker
         if not walker.started:
             walker.start(transaction.original_headers)
         if chunk:

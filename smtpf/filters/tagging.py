@@ -31,6 +31,8 @@ MSG_TAGGED = Counter("msg-tagged", Group.MSG, "Messages tagged by TAG.", since="
 
 @attrs.define
 class _Tagged:
+    """Made only for a message that is tagged."""
+
     reason: str = ""
 
 
@@ -48,19 +50,19 @@ class Tagging(Filter):
 
     def headers(self, session: Session, transaction: Transaction) -> None:
         """Add the marks for filters and mail readers behind us."""
-        reason = transaction.own(_Tagged).reason
-        if not reason:
+        tagged = transaction.owned(_Tagged)
+        if tagged is None:
             return
         assert transaction.headers is not None
         name = session.settings[SPAMD_FLAG_HEADER]
         if name:
             transaction.headers.append(name, "YES")
-        transaction.headers.append(REASON_HEADER, reason)
+        transaction.headers.append(REASON_HEADER, tagged.reason)
 
     def dot(self, session: Session, transaction: Transaction) -> Verdict | None:
         """Tag the Subject, then stop if a refusal waits already."""
         tag = session.settings[SPAMD_SUBJECT_TAG]
-        if transaction.own(_Tagged).reason and tag and transaction.headers is not None:
+        if tag and transaction.owned(_Tagged) is not None and transaction.headers is not None:
             transaction.headers.prefix("Subject", tag)
             transaction.flags.add(MsgFlag.TAGGED)
             session.count(MSG_TAGGED)

@@ -56,7 +56,8 @@ class TlsPolicy(Filter):
     async def rcpt(self, session: Session, transaction: Transaction, recipient: Recipient) -> Verdict | None:
         """Tls-To:, and the decision."""
         hit = await self._access.lookup_mail("tls-to:", recipient.path.address, session.sid)
-        demand = (_demand(hit) if hit is not None else "") or transaction.own(_OfSender).demand or session.tls_connect
+        of_sender = transaction.owned(_OfSender)
+        demand = (_demand(hit) if hit is not None else "") or (of_sender.demand if of_sender else "") or session.tls_connect
         return self._judge(session, demand) if demand else None
 
     def _judge(self, session: Session, demand: str) -> Verdict | None:

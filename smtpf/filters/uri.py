@@ -149,8 +149,8 @@ class UriTests(Filter):
 
     def content(self, session: Session, transaction: Transaction, chunk: bytes) -> MaybeVerdict:
         """The links that this chunk completed."""
-        own = transaction.own(_Own)
-        if own.listener is None:
+        own = transaction.owned(_Own)
+        if own is None or own.listener is None:
             return None
         found = own.listener.take()
         return self._test(session, transaction, own, found, in_header=False) if found and not own.over else None

@@ -23,6 +23,8 @@ _NAME = rb"[!-9;-~]++"
 _FIELD = re.compile(rb"(" + _NAME + rb")[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+")
 _MAILBOX_LINE = re.compile(rb">*From [^\n]*\n")
 _FOLD = re.compile(rb"\r?\n(?=[ \t])")
+_WELL_FOLDED = re.compile(r"[\t\x20-\x7e]*+(?:\r\n[\t ][\t\x20-\x7e]*+)*+")
+"""A value in which there is nothing that ``_BREAK`` finds: almost all, and told in a tenth of the time."""
 _BREAK = re.compile(r"\r\n(?![\t ])|(?<!\r)\n|\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
@@ -125,7 +127,7 @@ def field(name: str, value: str) -> bytes:
     ``value`` may be folded (CRLF and a blank). Any other CR or LF and every control character becomes a blank, so that
     no value can begin a field of its own; text outside US-ASCII becomes encoded words.
     """
-    safe = _BREAK.sub(" ", value)
+    safe = value if _WELL_FOLDED.fullmatch(value) else _BREAK.sub(" ", value)
     return f"{name}: {encode_words(safe)}".encode("ascii", "replace").rstrip(b"\r\n") + b"\r\n"
 
 

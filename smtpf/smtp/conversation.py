@@ -334,7 +334,7 @@ class Conversation:
         if verb != verb.upper():
             session.flags.add(ClientFlag.SMTP_LOWER_CASE)
             verb = verb.upper()
-        if verb != "DATA" and await self._refused_now():
+        if session.slots.immediate is not None and verb != "DATA" and await self._refused_now():
             return False
         if session.command_pause and not session.known and not await self._pause_before(verb):
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _TRANSACTIONS = len(_DIGITS) ** 2
@@ -10,8 +11,9 @@ SESSIONS = 65535
 """The session counter runs from 1 to this and wraps."""
 
 
-def _clock_digits(now: float) -> str:
-    local = time.localtime(now)
+@lru_cache(maxsize=4)
+def _clock_digits(second: int) -> str:
+    local = time.localtime(second)
     parts = ((local.tm_year - 1900) % 62, local.tm_mon - 1, local.tm_mday - 1, local.tm_hour, local.tm_min, local.tm_sec % 62)
     return "".join(_DIGITS[part] for part in parts)
 
@@ -22,16 +24,11 @@ class SessionIds:
     def __init__(self, pid: int, counter: int = 0) -> None:
         self._pid = f"{pid % 100000:05d}"
         self._counter = counter
-        self._second = -1
-        self._digits = ""
 
     def next(self, now: float) -> str:
         """The id of the session accepted at ``now`` (Unix seconds)."""
         self._counter = self._counter % SESSIONS + 1
-        if int(now) != self._second:
-            self._second = int(now)
-            self._digits = _clock_digits(now)
-        return f"{self._digits}{self._pid}{self._counter:05d}00"
+        return f"{_clock_digits(int(now))}{self._pid}{self._counter:05d}00"
 
 
 class TransactionIds:
@@ -49,4 +46,4 @@ class TransactionIds:
         if self._counter >= _TRANSACTIONS:
             self._counter = 1
         high, low = divmod(self._counter, 62)
-        return f"{_clock_digits(now)}{self._middle}{_DIGITS[high]}{_DIGITS[low]}"
+        return f"{_clock_digits(int(now))}{self._middle}{_DIGITS[high]}{_DIGITS[low]}"

@@ -211,11 +211,14 @@ class Transaction:
 
     def own(self, kind: type[T]) -> T:
         """A filter's state of this transaction: made by ``kind()`` at the first call, then the same object."""
-        try:
-            return self._own[kind]  # type: ignore[no-any-return]
-        except KeyError:
+        made: T | None = self._own.get(kind)
+        if made is None:
             made = self._own[kind] = kind()
-            return made
+        return made
+
+    def owned(self, kind: type[T]) -> T | None:
+        """As :meth:`own`, but None when it has not been made: for who has nothing to say then."""
+        return self._own.get(kind)
 
     @property
     def accepted_count(self) -> int:
@@ -322,11 +325,10 @@ class Session:
 
     def own(self, kind: type[T]) -> T:
         """A filter's state of this session: made by ``kind()`` at the first call, then the same object."""
-        try:
-            return self._own[kind]  # type: ignore[no-any-return]
-        except KeyError:
+        made: T | None = self._own.get(kind)
+        if made is None:
             made = self._own[kind] = kind()
-            return made
+        return made
 
     def forget_lists(self) -> None:
         """Forget what Connect: and Helo: said of the client besides its flags; they are about to be asked again."""

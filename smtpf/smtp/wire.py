@@ -388,9 +388,9 @@ class Wire(StraightWriter, smtp.ESMTP):
 
 def _disconnection(reason: Failure) -> Disconnected:
     """The reactor tells a reset without its number: a connection lost is one that was not closed by either side."""
-    if reason.check(ConnectionDone):
+    if isinstance(reason.value, ConnectionDone):
         return Disconnected("connection closed")
-    if reason.check(ConnectionLost):
+    if isinstance(reason.value, ConnectionLost):
         number = getattr(reason.value, "osError", None) or errno.ECONNRESET
         return Disconnected(os.strerror(number), number)
     return Disconnected((reason.getErrorMessage() or "connection lost").rstrip("."))
