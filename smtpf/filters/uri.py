@@ -115,15 +115,18 @@ class UriTests(Filter):
         self._hosts = hosts
         self._links = links
         self._domains: Domains = lists.domains
+        self._active: tuple[Settings | None, bool] = None, False
+        """Whether these settings ask for a test: most messages come under the same ones."""
 
     def configure(self, settings: Settings) -> None:
         self._lists.configure(settings)
+        self._active = None, False
 
     def headers(self, session: Session, transaction: Transaction) -> MaybeVerdict:
         """Listen to the text if there is something to test; links in the fields of uri-bl-headers at once."""
         settings = session.settings
         mail = transaction.own(MailAddresses).wanted
-        if not mail and not self._lists.body_entries and not self._active(settings):
+        if not mail and not self._lists.body_entries and not self._tests_in(settings):
             return None
         own = transaction.own(_Own)
         own.listener = UriListener(self._known)
@@ -138,11 +141,14 @@ class UriTests(Filter):
                 found += scan_text(field.text, self._known)
         return self._test(session, transaction, own, found, in_header=True) if found else None
 
-    def _active(self, settings: Settings) -> bool:
+    def _tests_in(self, settings: Settings) -> bool:
         """Some option asks for a test."""
-        if self._lists.any and policy(settings) != "n":
-            return True
-        return bool(settings[URI_REQUIRE_DOMAIN]) or _follows(settings) or uri_hosts.wanted(settings)
+        known, active = self._active
+        if known is not settings:
+            lists = self._lists.any and policy(settings) != "n"
+            active = lists or bool(settings[URI_REQUIRE_DOMAIN]) or _follows(settings) or uri_hosts.wanted(settings)
+            self._active = settings, active
+        return active
 
     def _known(self, host: str) -> bool:
         return self._domains.known(host)
