@@ -20,7 +20,7 @@ from smtpf.cache.store import Cache
 from smtpf.journal.journal import Journal
 from smtpf.journal.message import warn
 from smtpf.maps.access import AccessMap, Limit
-from smtpf.pipeline import Filter, Verdict, discard, tempfail
+from smtpf.pipeline import Filter, MaybeVerdict, Verdict, discard, tempfail
 from smtpf.reply import Reply
 from smtpf.settings.option import Text, Words
 from smtpf.smtp.session import Recipient, Session, Transaction
@@ -67,6 +67,7 @@ CACHE_FAMILY = "msg-limit:"
 MAX_REPORTS = 20
 """Reports being sent at the same time; one more is lost."""
 
+_TO, _FROM, _CONNECT = "msg-limit-to:", "msg-limit-from:", "msg-limit-connect:"
 _UNITS = {"w": "week", "d": "day", "h": "hour", "m": "minute", "s": "second"}
 _UNSAFE = re.compile(r"[^\x20-\x7e]")
 
@@ -108,14 +109,17 @@ class MsgLimit(Filter):
         self._now = now
         self._reports = 0
 
-    async def rcpt(self, session: Session, transaction: Transaction, recipient: Recipient) -> Verdict | None:
+    def rcpt(self, session: Session, transaction: Transaction, recipient: Recipient) -> MaybeVerdict:
         """Count under every entry; the recipient's limit decides before the sender's, and that before the client's."""
+        return self._rcpt(session, transaction, recipient) if self._access.holds(_TO, _FROM, _CONNECT) else None
+
+    async def _rcpt(self, session: Session, transaction: Transaction, recipient: Recipient) -> Verdict | None:
         access, sid = self._access, session.sid
         to, sender = recipient.path.address, transaction.sender
-        entries = [(to, await access.lookup_mail_limit("msg-limit-to:", to, sid))]
+        entries = [(to, await access.lookup_mail_limit(_TO, to, sid))]
         if not sender.is_null:
-            entries.append((sender.address, await access.lookup_mail_limit("msg-limit-from:", sender.address, sid)))
-        by_client = await access.lookup_client_limit("msg-limit-connect:", session.name, session.address, sid)
+            entries.append((sender.address, await access.lookup_mail_limit(_FROM, sender.address, sid)))
+        by_client = await access.lookup_client_limit(_CONNECT, session.name, session.address, sid)
         entries.append((session.address, by_client))
         counted = [await self._count(session, subject, limit) for subject, limit in entries if limit is not None and limit.count > 0]
         if not counted or counted[0].count <= counted[0].limit.count:

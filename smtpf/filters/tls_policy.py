@@ -10,7 +10,7 @@ import attrs
 
 from smtpf.journal.message import err
 from smtpf.maps.access import AccessMap, Hit
-from smtpf.pipeline import Filter, Verdict, reject
+from smtpf.pipeline import Filter, MaybeVerdict, Verdict, reject
 from smtpf.reply import Reply
 from smtpf.smtp.session import Recipient, Session, Transaction
 
@@ -47,17 +47,27 @@ class TlsPolicy(Filter):
         if hit is not None:
             session.tls_connect = _demand(hit)
 
-    async def mail(self, session: Session, transaction: Transaction) -> None:
+    def mail(self, session: Session, transaction: Transaction) -> MaybeVerdict:
         """Tls-From:"""
+        return self._mail(session, transaction) if self._access.holds("tls-from:") else None
+
+    async def _mail(self, session: Session, transaction: Transaction) -> None:
         hit = await self._access.lookup_mail("tls-from:", transaction.sender.address, session.sid)
         if hit is not None:
             transaction.own(_OfSender).demand = _demand(hit)
 
-    async def rcpt(self, session: Session, transaction: Transaction, recipient: Recipient) -> Verdict | None:
+    def rcpt(self, session: Session, transaction: Transaction, recipient: Recipient) -> MaybeVerdict:
         """Tls-To:, and the decision."""
-        hit = await self._access.lookup_mail("tls-to:", recipient.path.address, session.sid)
         of_sender = transaction.owned(_OfSender)
-        demand = (_demand(hit) if hit is not None else "") or (of_sender.demand if of_sender else "") or session.tls_connect
+        demand = (of_sender.demand if of_sender else "") or session.tls_connect
+        if not self._access.holds("tls-to:"):
+            return self._judge(session, demand) if demand else None
+        return self._rcpt(session, recipient, demand)
+
+    async def _rcpt(self, session: Session, recipient: Recipient, demand: str) -> Verdict | None:
+        """``demand`` is that of the sender or the client, for a recipient that has none of its own."""
+        hit = await self._access.lookup_mail("tls-to:", recipient.path.address, session.sid)
+        demand = (_demand(hit) if hit is not None else "") or demand
         return self._judge(session, demand) if demand else None
 
     def _judge(self, session: Session, demand: str) -> Verdict | None:

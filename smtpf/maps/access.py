@@ -95,6 +95,11 @@ class AccessMap:
         self._told: set[tuple[Message, str]] = set()
         source.when_loaded(self._told.clear)
 
+    def holds(self, *tags: str) -> bool:
+        """There may be entries of one of ``tags``: who needs several look-ups for one decision asks first."""
+        known = self.source.view.tags
+        return known is None or not known.isdisjoint(tags)
+
     async def lookup_client(self, tag: str, name: str, address: str, sid: str | None = None) -> Hit | None:
         """Client procedure: address sequence, name sequence, bare key. ``address`` may be empty (HELO)."""
         view = self.source.view

@@ -59,7 +59,8 @@ async def run(talk: Conversation, verb: str, argument: str, line: str) -> Verdic
     """Carry out one command; its reply, or None when it has replied itself."""
     session = talk.session
     state = session.state
-    session.said_auth = session.said_auth or verb == "AUTH"
+    if verb == "AUTH":
+        session.said_auth = True
     if state is State.SINK and verb != "QUIT":
         return Verdict(Code.CONTINUE, replies.NOT_AVAILABLE)
     if state is State.CONN and (verb in _HTTP_VERBS or _HTTP_LINE.fullmatch(line)):

@@ -100,6 +100,11 @@ class RcptFlag(StrEnum):
     FAILED = "failed"
 
 
+_TRUSTED = frozenset({ClientFlag.LOCALHOST, ClientFlag.RELAY})
+_USUAL_SUSPECTS = _TRUSTED | {ClientFlag.WHITE}
+_KNOWN = _USUAL_SUSPECTS | {ClientFlag.GREY, ClientFlag.PASSED_GREY_LIST}
+
+
 class MsgFlag(StrEnum):
     GREY_CONTENT = "grey_content"
     GREY_HASH_MISMATCH = "grey_hash_mismatch"
@@ -386,18 +391,17 @@ class Session:
     @property
     def trusted(self) -> bool:
         """localhost or relay."""
-        flags = self.flags
-        return ClientFlag.RELAY in flags or ClientFlag.LOCALHOST in flags
+        return not self.flags.isdisjoint(_TRUSTED)
 
     @property
     def usual_suspect(self) -> bool:
         """localhost, relay or white."""
-        return self.trusted or ClientFlag.WHITE in self.flags
+        return not self.flags.isdisjoint(_USUAL_SUSPECTS)
 
     @property
     def known(self) -> bool:
         """A usual suspect, grey, or passed by grey-listing before: not kept waiting, and free to talk early."""
-        return self.usual_suspect or ClientFlag.GREY in self.flags or ClientFlag.PASSED_GREY_LIST in self.flags
+        return not self.flags.isdisjoint(_KNOWN)
 
     @property
     def private(self) -> bool:

@@ -251,6 +251,12 @@ class Failing:
         return FAILED
 
 
+def test_it_is_known_beforehand_which_tags_have_entries() -> None:
+    access = access_map("to:fred@example.com OK\nconnect:192.0.2.1:to:fred@example.com OK\n")
+    assert access.holds("to:") and access.holds("from:", "to:") and access.holds("connect:to:")
+    assert not access.holds("from:", "tls-to:")
+
+
 def test_failed_lookup_is_a_temporary_failure_and_no_number() -> None:
     source: Any = FixedSource()
     source._table = Failing()
@@ -258,6 +264,7 @@ def test_failed_lookup_is_a_temporary_failure_and_no_number() -> None:
     for tag in ("connect:", "connect:from:", "connect:to:", "from:to:"):
         hit = look_up(access, tag, "mx.example.net", "192.0.2.9", ("a@b.example", "c@d.example") if tag != "connect:" else ())
         assert hit == Hit(f"{tag}invalid", "TEMPFAIL", "", "TEMPFAIL", failed=True)
+    assert access.holds("tls-to:"), "a map that cannot tell its tags may hold any"
     assert at_once(access.lookup_mail_number("grey-to:", "a@b.example")) is None
     assert at_once(access.lookup_mail_list("filename-to:", "a@b.example")) is None
 
