@@ -15,11 +15,12 @@ import attrs
 
 from bench import idle, latency
 from bench.meter import Meter, Turns
+from bench.names import name_server
 from bench.network import ADDRESSES, inside
 from bench.node import FULL, LIMITS, Node
 from bench.peers import PEERS
 from bench.postfix_tools import Load, Sink
-from bench.processes import Child, more_descriptors
+from bench.processes import HOST, Child, more_descriptors
 from bench.report import Row, tell
 
 RATE = 100.0
@@ -86,11 +87,11 @@ def scratch() -> Iterator[Path]:
 @contextmanager
 def places(bench: Bench) -> Iterator[list[Place]]:
     """The sink itself, the node, and the peers asked for, all running."""
-    with scratch() as folder:
+    with scratch() as folder, name_server(folder, 0) as names:
         sink = Sink(folder)
         stops: list[Callable[[], None]] = [sink.stop]
         try:
-            node = Node(folder / "node", sink.port, FULL, LIMITS)
+            node = Node(folder / "node", sink.port, options(names), LIMITS)
             stops.append(node.stop)
             _warm(node)
             found = [Place("direct", sink.port), Place("smtpf", node.port, node.child, node.meter)]
@@ -102,6 +103,11 @@ def places(bench: Bench) -> Iterator[list[Place]]:
         finally:
             for stop in reversed(stops):
                 stop()
+
+
+def options(names: int) -> tuple[str, ...]:
+    """Those of the cases; ``names`` is the port of the name server."""
+    return (*FULL, f"dns-servers={HOST}:{names}")
 
 
 def _warm(node: Node) -> None:
@@ -209,10 +215,10 @@ def measure_idle(bench: Bench) -> list[Row]:
     """Once, with processes of their own: memory does not vary between rounds, and is not given back after one."""
     addresses = ADDRESSES if inside() else ADDRESSES[:1]
     more_descriptors(bench.idle // len(addresses) + 2000)
-    with scratch() as folder:
+    with scratch() as folder, name_server(folder, 0) as names:
         sink = Sink(folder, most=bench.idle + 1000)
         try:
-            node = Node(folder / "node", sink.port, FULL, LIMITS, descriptors=10 * bench.idle + 10_000)
+            node = Node(folder / "node", sink.port, options(names), LIMITS, descriptors=10 * bench.idle + 10_000)
             try:
                 _warm(node)
                 node.meter.clear()

@@ -10,12 +10,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
 
 import attrs
@@ -23,10 +19,10 @@ import attrs
 from bench.cases import scratch
 from bench.client import PATIENCE, Foreigner, filling, send_or_fail
 from bench.meter import Turns
-from bench.names import LISTS
+from bench.names import LISTS, name_server
 from bench.node import PLAIN, Node
 from bench.postfix_tools import Sink
-from bench.processes import HOST, Child, free_port
+from bench.processes import HOST
 from bench.report import tell
 
 CLIENTS = 100
@@ -42,19 +38,6 @@ LOOK_UPS = (
     "+mail-require-mx",
     f"dns-bl={LISTS}",
 )
-
-
-@contextmanager
-def name_server(folder: Path, delay: int) -> Iterator[int]:
-    """Its port; it takes ``delay`` milliseconds for an answer."""
-    port = free_port()
-    root = str(Path(__file__).parent.parent)
-    paths = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), root)))
-    with Child(
-        ["env", f"PYTHONPATH={paths}", sys.executable, "-m", "bench.names", str(port), str(delay)], folder, folder / f"names{delay}"
-    ):
-        time.sleep(1.0)
-        yield port
 
 
 def client(place: int) -> Foreigner:

@@ -17,7 +17,8 @@ import attrs
 
 from bench.cases import WARM, scratch
 from bench.client import AT_ONCE, filling, send_or_fail
-from bench.dns import NO_HOLD, client, name_server
+from bench.dns import NO_HOLD, client
+from bench.names import name_server
 from bench.node import PLAIN, Node
 from bench.postfix_tools import Load, Sink
 from bench.processes import HOST

@@ -23,7 +23,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from bench.dns import name_server
+from bench.names import name_server
 from bench.node import ALONE, Node
 from bench.postfix_tools import DOMAIN, Sink
 from bench.processes import HOST, more_descriptors

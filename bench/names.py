@@ -7,12 +7,17 @@ does not exist.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from bench.processes import HOST
+from bench.processes import HOST, Child, free_port
 
 SENDER_DOMAIN = "elsewhere.example"
 LISTS = ";".join(f"list{place}.lists.example" for place in range(10))
@@ -90,6 +95,19 @@ async def serve(port: int, delay: float) -> None:
     bound.bind((HOST, port))
     await asyncio.get_running_loop().create_datagram_endpoint(lambda: _Server(delay), sock=bound)
     await asyncio.Event().wait()
+
+
+@contextmanager
+def name_server(folder: Path, delay: int) -> Iterator[int]:
+    """The port of such a process; it takes ``delay`` milliseconds for an answer."""
+    port = free_port()
+    root = str(Path(__file__).parent.parent)
+    paths = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), root)))
+    with Child(
+        ["env", f"PYTHONPATH={paths}", sys.executable, "-m", "bench.names", str(port), str(delay)], folder, folder / f"names{delay}"
+    ):
+        time.sleep(1.0)
+        yield port
 
 
 if __name__ == "__main__":

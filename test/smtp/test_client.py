@@ -426,6 +426,9 @@ class Socket:
         self.gone = gone
         self.writes: list[bytes] = []
 
+    def send(self, data: bytes) -> int:
+        return self.sendmsg([data])
+
     def sendmsg(self, pieces: list[bytes]) -> int:
         if self.gone:
             raise BrokenPipeError(errno.EPIPE, "")
