@@ -491,7 +491,14 @@ class Conversation:
         if transaction is None:
             return
         self.chunking = None
-        await self.engine.pipeline.run(Stage.RSET, session, transaction)
+        try:
+            await self.engine.pipeline.run(Stage.RSET, session, transaction)
+        finally:
+            await self._let_go(transaction)
+
+    async def _let_go(self, transaction: Transaction) -> None:
+        """Count the transaction, and give back all that it held, whatever the rset stage came to."""
+        session = self.session
         delivery.count_routes(self, transaction)
         session.transaction = None
         retest = session.settings[opt.MAIL_RETEST_CLIENT] and session.forwarded_count > 0
