@@ -106,8 +106,11 @@ def places(bench: Bench) -> Iterator[list[Place]]:
 
 
 def options(names: int) -> tuple[str, ...]:
-    """Those of the cases; ``names`` is the port of the name server."""
-    return (*FULL, f"dns-servers={HOST}:{names}")
+    """Those of the cases; ``names`` is the port of the name server.
+
+    Without XCLIENT a client of this machine speaks for itself only, and need not stay with one process.
+    """
+    return (*FULL, "-smtp-xclient-enable", f"dns-servers={HOST}:{names}")
 
 
 def _warm(node: Node) -> None:

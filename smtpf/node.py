@@ -67,7 +67,7 @@ from smtpf.stats.tables import Statistics
 from smtpf.waiting import in_background
 from smtpf.workers.crew import Crew, Shared
 from smtpf.workers.demand import AGAIN, Demand
-from smtpf.workers.options import WORKERS, worker_count
+from smtpf.workers.options import WORKERS, steering_of
 
 if TYPE_CHECKING:
     from smtpf.maps.routes import RouteMap
@@ -106,11 +106,11 @@ class Node(Service):
             raise CannotStart
         self._observer = FailureObserver(self.journal)
         self.engine: Engine | None = None
-        workers = worker_count(settings, self.journal)
+        steering = steering_of(settings, self.journal)
         own = self._own_sessions = SessionsInProgress(reactor)
-        self._crew = Crew(workers, reactor, self.journal, own) if workers > 1 else None
+        self._crew = Crew(steering, reactor, self.journal, own) if steering is not None else None
         self.sessions: SessionsInProgress | Crew = own if self._crew is None else self._crew
-        self._process = Lifecycle(settings, self.journal, reactor, self.sessions, workers)
+        self._process = Lifecycle(settings, self.journal, reactor, self.sessions, steering)
         self._process.open()
         self._pool = ThreadPool(0, THREADS, "smtpf")
         self._stopping: list[Any] = []

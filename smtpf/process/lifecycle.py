@@ -23,6 +23,7 @@ from smtpf.process.listening import Bound, Listening, Taker, fully_qualified_nam
 from smtpf.process.notify import READY, notify
 from smtpf.process.pidfile import PidFile
 from smtpf.process.signals import SLOW_QUIT_TIMEOUT, Sessions, Signals
+from smtpf.process.steering import Steering
 from smtpf.settings.process_options import DAEMON, LENIENT, RESTART, RESTART_IF, RUN_PID_FILE
 
 if TYPE_CHECKING:
@@ -56,13 +57,13 @@ def prepare(settings: Settings, journal: Journal, reactor: Any) -> None:
 class Lifecycle:
     """The process of one node, from limits to the last log line."""
 
-    def __init__(self, settings: Settings, journal: Journal, reactor: Any, sessions: Sessions, places: int = 1) -> None:
-        """``places``: processes that may answer clients."""
+    def __init__(self, settings: Settings, journal: Journal, reactor: Any, sessions: Sessions, steering: Steering | None = None) -> None:
+        """``steering``, where several processes may answer clients."""
         self._settings = settings
         self._journal = journal
         self._reactor = reactor
         self._sessions = sessions
-        self._places = places
+        self._steering = steering
         self._pid_file = PidFile(settings[RUN_PID_FILE], journal)
         self._signals: Signals | None = None
         self._serving = False
@@ -83,7 +84,7 @@ class Lifecycle:
             self._journal.write(HOST_ERROR, error.strerror or str(error), error.errno or 0)
             raise CannotStart from error
         self.listening = Listening(
-            self._settings, self._journal, self._reactor, self.host_name, self._sessions.__len__, places=self._places
+            self._settings, self._journal, self._reactor, self.host_name, self._sessions.__len__, steering=self._steering
         )  # fmt: skip
         self.listening.bind(service_manager(os.environ))
 

@@ -23,7 +23,7 @@ from zope.interface import implementer
 from smtpf.journal.message import err, info, warn
 from smtpf.process.ending import CannotStart
 from smtpf.process.interfaces import interface_name, parse_interface
-from smtpf.process.steering import share_out
+from smtpf.process.steering import Steering
 from smtpf.settings.process_options import INTERFACE_NAME, INTERFACES, SERVER_MAX_THREADS, SMTP_SERVER_QUEUE, TEST_MODE
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Listening:
     """All listening sockets of the node, or those of one of its processes.
 
     ``sessions`` gives the number of sessions now; ``host_name`` is the machine's full name. Call ``session_ended`` whenever
-    a session of this process has ended. ``places`` is the number of processes that may answer; sessions end unheard in the others.
+    a session of this process has ended. ``steering`` is given where several processes may answer; sessions end unheard in the others.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Listening:
         host_name: str,
         sessions: Callable[[], int],
         reverse: Callable[[str], str] | None = None,
-        places: int = 1,
+        steering: Steering | None = None,
     ) -> None:
         self._settings = settings
         self._journal = journal
@@ -124,7 +124,7 @@ class Listening:
         self._takers: list[Taker] = []
         self._pause: Any = None
         self._full = False
-        self._places = places
+        self._steering = steering
         self._left: set[int] = set()
         self.bound: list[Bound] = []
         self.closing: Callable[[], None] = lambda: None
@@ -209,7 +209,7 @@ class Listening:
             return True
         self._full = True
         self._stop_reading()
-        if self._places > 1 and self._pause is None:
+        if self._steering is not None and self._pause is None:
             self._pause = self._reactor.callLater(LOOK, self._resume)
         return False
 
@@ -255,7 +255,7 @@ class Listening:
 
     def _keep(self, text: str, listener: socket.socket, backlog: int) -> None:
         name = interface_name(self._settings[INTERFACE_NAME], listener.getsockname()[0], self._host_name, self._reverse)
-        sockets = share_out(listener, self._places, backlog) if self._places > 1 else (listener,)
+        sockets = (listener,) if self._steering is None else self._steering.share_out(listener, backlog)
         for each in sockets:
             # Accepted connections inherit both. Without the first each reply would wait for the client's acknowledgement of the one before.
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

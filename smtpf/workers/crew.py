@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from smtpf.admin.asker import Asker
 from smtpf.admin.roster import OwnSessions
 from smtpf.journal.message import err, info
-from smtpf.process.steering import place_of
+from smtpf.process.steering import Steering
 from smtpf.reply import render
 from smtpf.serving import StartRefused
 from smtpf.smtp import commands, replies
@@ -280,14 +280,15 @@ class Worker(ProcessProtocol):
 class Crew:
     """All workers of a node, and the sessions that the coordinator itself may have: for the end of the node, and for its administration."""
 
-    def __init__(self, count: int, reactor: Any, journal: Journal, own: SessionsInProgress) -> None:
-        """``own`` are the sessions that this process answers, as long as no worker does."""
+    def __init__(self, steering: Steering, reactor: Any, journal: Journal, own: SessionsInProgress) -> None:
+        """One worker for each place of ``steering``. ``own`` are the sessions that this process answers, as long as no worker does."""
         self._reactor = reactor
         self._journal = journal
         self._own = own
-        self.board = Board.make(count + 1)
+        self._steering = steering
+        self.board = Board.make(steering.places + 1)
         """Row 0 is the coordinator's, row N that of worker N."""
-        self._workers = [Worker(self, number, reactor, journal) for number in range(1, count + 1)]
+        self._workers = [Worker(self, number, reactor, journal) for number in range(1, steering.places + 1)]
         self._shared: Shared | None = None
         self.steered: list[int] = []
         """Interfaces whose clients the kernel brings to their worker, by their place in ``interfaces``."""
@@ -360,7 +361,7 @@ class Crew:
         arrival = shared.arrivals.arrived(shared.settings()[opt.RATE_THROTTLE])
         if arrival.throttled:
             shared.listening.hold(THROTTLE_PAUSE)
-        worker = self._worker_for(peer[0])
+        worker = self._worker_for(peer[0], peer[1])
         passed = Passed(connection, interface, peer, arrival.this_second, arrival.throttled)
         if worker is not None and worker.giving.give(passed):
             worker.given += 1
@@ -368,10 +369,10 @@ class Crew:
         self._journal.write(NO_WORKER, peer[0])
         refuse(connection, shared.engine)
 
-    def _worker_for(self, address: str) -> Worker | None:
-        """The worker of ``address``; while that one cannot be started, the next that can."""
+    def _worker_for(self, address: str, port: int) -> Worker | None:
+        """The worker of a client; while that one cannot be started, the next that can."""
         workers = self._workers
-        place = place_of(address, len(workers))
+        place = self._steering.place_of(address, port)
         return next((worker for worker in (*workers[place:], *workers[:place]) if worker.usable), None)
 
     # What workers ask for and tell.

@@ -6,8 +6,11 @@ import os
 from typing import TYPE_CHECKING
 
 from smtpf.journal.message import warn
+from smtpf.process.steering import Steering
 from smtpf.settings.option import Number
 from smtpf.settings.process_options import RUN_JAILED, TEST_MODE
+from smtpf.smtp.options import SMTP_XCLIENT_ENABLE
+from smtpf.smtp.proxy_protocol import PROXY_PROTOCOL_FROM
 
 if TYPE_CHECKING:
     from smtpf.journal.journal import Journal
@@ -54,3 +57,15 @@ def worker_count(settings: Settings, journal: Journal) -> int:
             journal.write(JAILED, count)
         return 1
     return count
+
+
+def steering_of(settings: Settings, journal: Journal) -> Steering | None:
+    """How clients come to the processes that ``settings`` ask for; None for a node of one.
+
+    A client of this machine that may speak for others, by XCLIENT or PROXY, counts as those, and so must stay with one process.
+    """
+    count = worker_count(settings, journal)
+    if count == 1:
+        return None
+    speaks_for_others = settings[SMTP_XCLIENT_ENABLE] or bool(settings[PROXY_PROTOCOL_FROM])
+    return Steering(count, local_by_port=not speaks_for_others)

@@ -37,6 +37,7 @@ from smtpf.process.ending import FAILED, leave
 from smtpf.process.listening import Answering, Bound, Listening
 from smtpf.process.reactor import install
 from smtpf.process.sessions import SessionsInProgress
+from smtpf.process.steering import Steering
 from smtpf.process.unix_clock import UnixClock
 from smtpf.serving import Serving, StartRefused
 from smtpf.settings.catalogue import instances
@@ -148,7 +149,7 @@ class WorkerProcess:
             # Changed while this was under way.
             configuration.apply(holder.current)
         listening = self.listening = Listening(
-            holder.current, journal, reactor, greeting["host_name"], lambda: engine.sessions, places=greeting["workers"]
+            holder.current, journal, reactor, greeting["host_name"], lambda: engine.sessions, steering=Steering(greeting["workers"])
         )
         configuration.follow(listening.configure)
         listening.adopt(

@@ -19,6 +19,7 @@ from smtpf.process import listening as module
 from smtpf.process.ending import CannotStart
 from smtpf.process.interfaces import Interface, interface_name, parse_interface
 from smtpf.process.listening import LOOK, PAUSE, Acceptor, Bound, Listening, passed_sockets, service_manager
+from smtpf.process.steering import Steering
 from smtpf.settings.process_options import INTERFACE_NAME, INTERFACES, SERVER_MAX_THREADS, TEST_MODE
 from smtpf.settings.store import Settings
 
@@ -101,7 +102,7 @@ class Reactor(Clock):
 class Place:
     """Listening on loopback, with what it logged."""
 
-    def __init__(self, texts: dict[Any, str], sessions: Callable[[], int] = lambda: 0, places: int = 1) -> None:
+    def __init__(self, texts: dict[Any, str], sessions: Callable[[], int] = lambda: 0, steering: Steering | None = None) -> None:
         self.log: list[str] = []
         self.reactor = Reactor()
         self.accepted: list[Any] = []
@@ -112,7 +113,7 @@ class Place:
             "gate.example.net",
             sessions,
             lambda address: "",
-            places,
+            steering,
         )
 
     def factory(self, bound: Bound) -> Factory:
@@ -302,7 +303,7 @@ class TestSeveralProcesses:
 
     @pytest.fixture
     def shared(self) -> Iterator[Place]:
-        made = Place({INTERFACES: "127.0.0.1:0"}, places=2)
+        made = Place({INTERFACES: "127.0.0.1:0"}, steering=Steering(2))
         made.listening.bind()
         made.listening.start(made.factory)
         yield made
@@ -337,7 +338,7 @@ class TestSeveralProcesses:
 
     def test_a_full_node_looks_again_because_sessions_end_in_other_processes(self) -> None:
         sessions = [1]
-        place = Place({INTERFACES: "127.0.0.1:0", SERVER_MAX_THREADS: "1"}, lambda: sessions[0], places=2)
+        place = Place({INTERFACES: "127.0.0.1:0", SERVER_MAX_THREADS: "1"}, lambda: sessions[0], steering=Steering(2))
         place.listening.bind()
         place.listening.start(place.factory)
         reading = list(place.reactor.reading)

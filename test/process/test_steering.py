@@ -3,30 +3,45 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import subprocess
 import sys
 from collections import Counter as Tally
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from smtpf.process.steering import place_of, share_out
+import smtpf
+from smtpf.process.steering import Steering
 
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the filter program is Linux's")
 
 
 def test_clients_are_spread_and_stay_where_they_are() -> None:
     for places in (2, 3, 4, 8):
-        spread = Tally(place_of(f"192.0.2.{number}", places) for number in range(256))
+        spread = Tally(Steering(places).place_of(f"192.0.2.{number}", 1) for number in range(256))
         assert set(spread) == set(range(places))
         assert min(spread.values()) > 256 / places * 0.6
-    assert place_of("192.0.2.7", 4) == place_of("::ffff:192.0.2.7", 4)
+    four = Steering(4)
+    assert four.place_of("192.0.2.7", 1) == four.place_of("192.0.2.7", 2) == four.place_of("::ffff:192.0.2.7", 3)
 
 
 def test_one_ipv6_network_is_one_client() -> None:
-    assert len({place_of(f"2001:db8:1:2:{number:x}::9", 7) for number in range(50)}) == 1
-    assert len({place_of(f"2001:db8:1:{number:x}::9", 7) for number in range(50)}) > 1
-    assert place_of("fe80::1%eth0", 7) == place_of("fe80::2", 7)
+    seven = Steering(7)
+    assert len({seven.place_of(f"2001:db8:1:2:{number:x}::9", 1) for number in range(50)}) == 1
+    assert len({seven.place_of(f"2001:db8:1:{number:x}::9", 1) for number in range(50)}) > 1
+    assert seven.place_of("fe80::1%eth0", 1) == seven.place_of("fe80::2", 1)
+
+
+def test_clients_of_this_machine_may_be_spread_by_port() -> None:
+    steering = Steering(3, local_by_port=True)
+    for address in ("127.0.0.1", "127.9.9.9", "::1"):
+        assert {steering.place_of(address, port) for port in range(40000, 40050)} == {0, 1, 2}
+    for address in ("192.0.2.1", "2001:db8::1"):
+        assert len({steering.place_of(address, port) for port in range(40000, 40050)}) == 1
+        assert steering.place_of(address, 1) == Steering(3).place_of(address, 1)
 
 
 @pytest.fixture
@@ -55,12 +70,13 @@ def accepted(group: tuple[socket.socket, ...]) -> list[int]:
 
 @on_linux
 def test_the_kernel_brings_each_client_to_its_place(listener: socket.socket) -> None:
-    group = share_out(listener, 3, 50)
+    steering = Steering(3)
+    group = steering.share_out(listener, 50)
     assert len(group) == 3
     seen = set()
     for number in range(1, 25):
         address = f"127.0.0.{number}"
-        place = place_of(address, 3)
+        place = steering.place_of(address, 0)
         seen.add(place)
         clients = [socket.create_connection(listener.getsockname(), source_address=(address, 0)) for _ in range(2)]
         assert accepted(group) == [2 if each == place else 0 for each in range(3)]
@@ -75,17 +91,70 @@ def test_the_kernel_brings_each_client_to_its_place(listener: socket.socket) -> 
 def test_the_kernel_brings_ipv6_clients_to_their_place() -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
         listener.setblocking(False)
-        group = share_out(listener, 4, 50)
+        group = Steering(4).share_out(listener, 50)
         assert len(group) == 4
         with socket.create_connection(listener.getsockname()[:2]):
-            assert accepted(group).index(1) == place_of("::1", 4)
+            assert accepted(group).index(1) == Steering(4).place_of("::1", 0)
         for each in group[1:]:
             each.close()
 
 
 @on_linux
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.9", "::1"])
+def test_the_kernel_spreads_clients_of_this_machine_when_told_so(address: str) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    steering = Steering(3, local_by_port=True)
+    seen = set()
+    with socket.create_server(("::1" if ":" in address else "127.0.0.1", 0), family=family) as listener:
+        listener.setblocking(False)
+        group = steering.share_out(listener, 50)
+        assert len(group) == 3
+        for _ in range(30):
+            with socket.create_connection(listener.getsockname()[:2], source_address=(address, 0)) as client:
+                place = steering.place_of(address, client.getsockname()[1])
+                assert accepted(group) == [1 if each == place else 0 for each in range(3)]
+                seen.add(place)
+        for each in group[1:]:
+            each.close()
+    assert seen == {0, 1, 2}
+
+
+@on_linux
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0 or not shutil.which("unshare"), reason="needs a private network")
+def test_the_kernel_keeps_other_clients_together_when_it_spreads_those_of_this_machine() -> None:
+    program = """if True:
+        import socket
+        from smtpf.process.steering import Steering
+        steering = Steering(4, local_by_port=True)
+        for family, bound, addresses in (
+            (socket.AF_INET, "0.0.0.0", [f"10.9.8.{number}" for number in range(1, 9)]),
+            (socket.AF_INET6, "::", [f"fd00:0:0:{number}::1" for number in range(1, 9)]),
+        ):
+            with socket.create_server((bound, 0), family=family) as listener:
+                listener.setblocking(False)
+                group = steering.share_out(listener, 50)
+                assert len(group) == 4
+                seen = set()
+                for address in addresses:
+                    place = steering.place_of(address, 0)
+                    seen.add(place)
+                    for _ in range(4):
+                        with socket.create_connection((address, listener.getsockname()[1]), source_address=(address, 0)):
+                            group[place].accept()[0].close()
+                assert len(seen) > 1
+    """
+    network = "ip link set lo up && ip addr add 10.9.8.0/24 dev lo && "
+    network += " && ".join(f"ip addr add fd00:0:0:{number}::1/128 dev lo" for number in range(1, 9))
+    done = subprocess.run(
+        ["unshare", "-n", "sh", "-c", f'{network} && exec "$@"', "sh", sys.executable, "-c", program],
+        capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(Path(smtpf.__file__).parent.parent)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@on_linux
 def test_nobody_else_can_listen_there(listener: socket.socket) -> None:
-    group = share_out(listener, 2, 50)
+    group = Steering(2).share_out(listener, 50)
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with pytest.raises(OSError, match="in use"):
@@ -97,7 +166,7 @@ def test_a_socket_for_both_families_is_not_shared_out() -> None:
     if not socket.has_dualstack_ipv6():
         pytest.skip("no socket for both families here")
     with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
-        assert share_out(listener, 2, 50) == (listener,)
+        assert Steering(2).share_out(listener, 50) == (listener,)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="makes a socket of another user")
@@ -108,7 +177,7 @@ def test_a_socket_of_another_user_is_not_shared_out() -> None:
     finally:
         os.seteuid(0)
     with listener:
-        assert share_out(listener, 2, 50) == (listener,)
+        assert Steering(2).share_out(listener, 50) == (listener,)
         listener.setblocking(False)
         with socket.create_connection(listener.getsockname()):
             assert accepted((listener,)) == [1]

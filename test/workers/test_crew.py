@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from smtpf.journal.journal import Journal
-from smtpf.process.steering import place_of
+from smtpf.process.steering import Steering
 from smtpf.serving import StartRefused
 from smtpf.settings.store import Settings
 from smtpf.smtp.arrivals import Arrivals
@@ -23,6 +23,8 @@ from smtpf.stats.tables import Statistics
 from smtpf.workers.board import Board
 from smtpf.workers.crew import LONGEST_PAUSE, SHORT_LIFE, SILENT_SECONDS, START_SECONDS, Crew, Shared
 from smtpf.workers.handover import MOST_WAITING, take
+
+STEERING = Steering(2)
 
 
 class Process:
@@ -58,7 +60,7 @@ class Place:
         self.reactor = Reactor()
         self.entries: list[Any] = []
         self.own: list[str] = []
-        self.crew = Crew(2, self.reactor, Journal(self.entries.append), self.own)
+        self.crew = Crew(STEERING, self.reactor, Journal(self.entries.append), self.own)
         self.ended = 0
         self.doors: list[tuple[str, int]] = []
         listening = SimpleNamespace(
@@ -90,7 +92,7 @@ class Place:
 
     def client(self, number: int) -> socket.socket:
         """A client of worker ``number``."""
-        address = next(f"192.0.2.{last}" for last in range(256) if place_of(f"192.0.2.{last}", 2) == number)
+        address = next(f"192.0.2.{last}" for last in range(256) if STEERING.place_of(f"192.0.2.{last}", 40000) == number)
         ours, theirs = socket.socketpair()
         ours.settimeout(1)
         self.crew.hand_over(0, theirs, (address, 40000))

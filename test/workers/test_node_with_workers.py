@@ -16,14 +16,20 @@ from pathlib import Path
 
 import pytest
 
-from smtpf.process.steering import place_of
+from smtpf.process.steering import Steering
 from smtpf.workers.options import usable_cores
 from test.support.node_process import PATIENCE, ROOT, NodeProcess, wait_until
 
 INSIDE = "SMTPF_TEST_PRIVATE_NETWORK"
 """Set in the environment of tests that run in a network of their own, where all of 10.9.8.0/24 is this machine."""
 
-OTHER = next(number for number in range(2, 9) if place_of(f"127.0.0.{number}", 2) != place_of("127.0.0.1", 2))
+
+def place_of(number: int, places: int = 2) -> int:
+    """The place of the worker that answers 127.0.0.``number``."""
+    return Steering(places).place_of(f"127.0.0.{number}", 0)
+
+
+OTHER = next(number for number in range(2, 9) if place_of(number) != place_of(1))
 """127.0.0.OTHER is a client of the worker that does not answer 127.0.0.1."""
 
 
@@ -243,6 +249,17 @@ def test_passed_sockets_are_shared_out(tmp_path: Path, hop: Hop) -> None:
         node.stop()
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel steers clients on Linux only")
+def test_clients_of_this_machine_that_cannot_speak_for_others_are_spread(tmp_path: Path, hop: Hop) -> None:
+    node = Node(tmp_path / "node", hop, options="-smtp-xclient-enable")
+    node.start()
+    try:
+        owners = {_owner(node, 1) for _ in range(40)}
+        assert owners == {f"{pid % 100000:05d}" for _, pid in node.workers()}
+    finally:
+        node.stop()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes a socket of another user")
 def test_clients_are_handed_over_where_they_cannot_be_steered(tmp_path: Path, hop: Hop) -> None:
     node = Node(tmp_path / "node", hop)
@@ -257,7 +274,7 @@ def test_clients_are_handed_over_where_they_cannot_be_steered(tmp_path: Path, ho
         owners: dict[str, set[int]] = {}
         for number in (*range(1, 9), *range(1, 9)):
             with node.client(number) as client:
-                owners.setdefault(session_of(client)[6:11], set()).add(place_of(f"127.0.0.{number}", 2))
+                owners.setdefault(session_of(client)[6:11], set()).add(place_of(number))
         assert len(owners) == 2
         assert all(len(places) == 1 for places in owners.values())
         send(node, 1, "handed over")
@@ -296,7 +313,7 @@ def test_a_single_process_that_is_busy_starts_workers_and_loses_nobody(tmp_path:
         busy.join()
         wait_until(lambda: _owner(node, 1) != coordinator)
         places = range(usable_cores())
-        numbers = [next(number for number in range(1, 200) if place_of(f"127.0.0.{number}", len(places)) == place) for place in places]
+        numbers = [next(number for number in range(1, 200) if place_of(number, len(places)) == place) for place in places]
         late = [node.client(number) for number in numbers]
         assert {session_of(client)[6:11] for client in late} == {f"{pid % 100000:05d}" for _, pid in node.workers()}
         listed = early.docmd("CONN")[1].decode()

@@ -10,13 +10,16 @@ from smtpf.cache.opening import CACHE_PATH
 from smtpf.cache.operations import Increment, Put, Read, Remove
 from smtpf.cache.store import cache_from
 from smtpf.journal.journal import Journal
+from smtpf.process.steering import Steering
 from smtpf.settings.process_options import RUN_JAILED, TEST_MODE
 from smtpf.settings.store import Settings
+from smtpf.smtp.options import SMTP_XCLIENT_ENABLE
+from smtpf.smtp.proxy_protocol import PROXY_PROTOCOL_FROM
 from smtpf.stats.counter import Counter, Group, Kind
 from smtpf.stats.tables import Statistics
 from smtpf.workers import cache as wire
 from smtpf.workers.cache import WorkerCache
-from smtpf.workers.options import WORKERS, usable_cores, worker_count
+from smtpf.workers.options import WORKERS, steering_of, usable_cores, worker_count
 from smtpf.workers.statistics import WorkerStatistics, add_report
 
 
@@ -150,3 +153,15 @@ def test_number_of_workers():
     assert entries == []
     assert worker_count(Settings.of({WORKERS: "3", RUN_JAILED: "+"}), journal) == 1
     assert [entry.message.number for entry in entries] == [1144]
+
+
+def test_clients_of_this_machine_are_spread_only_when_they_speak_for_themselves():
+    journal = Journal(lambda entry: None)
+
+    def steering(workers="3", xclient="-", proxies=""):
+        return steering_of(Settings.of({WORKERS: workers, SMTP_XCLIENT_ENABLE: xclient, PROXY_PROTOCOL_FROM: proxies}), journal)
+
+    assert steering() == Steering(3, local_by_port=True)
+    assert steering(xclient="+") == Steering(3)
+    assert steering(proxies="192.0.2.1") == Steering(3)
+    assert steering(workers="1") is None
