@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -34,6 +34,8 @@ WARM = 200
 """Messages before anything is measured."""
 
 
+SPREAD = ("-smtp-xclient-enable",)
+"""Lets all processes of a node answer a single client, for one of this machine that cannot speak for others need not stay with one."""
 ONE_PROCESS = 19_000
 """Sessions from which on one process, as smtp-sink is, has too few descriptors."""
 
@@ -85,13 +87,13 @@ def scratch() -> Iterator[Path]:
 
 
 @contextmanager
-def places(bench: Bench) -> Iterator[list[Place]]:
-    """The sink itself, the node, and the peers asked for, all running."""
+def places(bench: Bench, more: Sequence[str] = ()) -> Iterator[list[Place]]:
+    """The sink itself, the node with ``more`` options, and the peers asked for, all running."""
     with scratch() as folder, name_server(folder, 0) as names:
         sink = Sink(folder)
         stops: list[Callable[[], None]] = [sink.stop]
         try:
-            node = Node(folder / "node", sink.port, options(names), LIMITS)
+            node = Node(folder / "node", sink.port, (*options(names), *more), LIMITS)
             stops.append(node.stop)
             _warm(node)
             found = [Place("direct", sink.port), Place("smtpf", node.port, node.child, node.meter)]
@@ -106,11 +108,8 @@ def places(bench: Bench) -> Iterator[list[Place]]:
 
 
 def options(names: int) -> tuple[str, ...]:
-    """Those of the cases; ``names`` is the port of the name server.
-
-    Without XCLIENT a client of this machine speaks for itself only, and need not stay with one process.
-    """
-    return (*FULL, "-smtp-xclient-enable", f"dns-servers={HOST}:{names}")
+    """Those of the cases; ``names`` is the port of the name server."""
+    return (*FULL, f"dns-servers={HOST}:{names}")
 
 
 def _warm(node: Node) -> None:
@@ -146,7 +145,7 @@ def throughput(letter: str, load: Load) -> Callable[[Bench], list[Row]]:
 
     def measure(bench: Bench) -> list[Row]:
         scaled = attrs.evolve(load, messages=max(load.sessions, int(load.messages * bench.scale)))
-        with places(bench) as found:
+        with places(bench, SPREAD if load.clients == 1 else ()) as found:
             rounds: dict[str, list[_Round]] = {place.name: [] for place in found}
             for place in found:
                 attrs.evolve(scaled, messages=min(WARM, scaled.messages)).send(place.port)
