@@ -178,9 +178,12 @@ class WorkerProcess:
 
     def _close(self) -> None:
         """Accept nothing more, and tell of sessions that end."""
-        self._telling = True
         if hasattr(self, "listening"):
             self.listening.stop()
+        if not self._telling:
+            # One may have ended since the coordinator looked how many there are.
+            self._telling = True
+            self.channel.tell("ended")
 
     def _use(self, passed: Passed) -> None:
         """Answer a client that the coordinator has accepted."""
