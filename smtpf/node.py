@@ -35,6 +35,7 @@ from smtpf.cache.server import names_server
 from smtpf.cache.shared import node_cache_from
 from smtpf.cache.store import FileCache
 from smtpf.dns.resolver import Resolver
+from smtpf.filters.counting import OwnTallies
 from smtpf.filters.extension import extension_modules
 from smtpf.filters.registration import counters_in_order
 from smtpf.filters.save import SaveDirMissing
@@ -68,6 +69,7 @@ from smtpf.waiting import in_background
 from smtpf.workers.crew import Crew, Shared
 from smtpf.workers.demand import AGAIN, Demand
 from smtpf.workers.options import WORKERS, steering_of
+from smtpf.workers.tallies import CrewTallies
 
 if TYPE_CHECKING:
     from smtpf.maps.routes import RouteMap
@@ -158,7 +160,8 @@ class Node(Service):
         licence = await self._check_licence(own, serving.route_map)
         collector.after.append(licence.daily)
         settings = self.settings.current
-        engine = self.engine = await serving.open(cache)
+        tallies = OwnTallies.make(time.time)
+        engine = self.engine = await serving.open(cache, tallies)
         self._own_sessions.watch(engine)
         await archive.load()
         serving.start()
@@ -196,7 +199,8 @@ class Node(Service):
             crew.prepare(
                 Shared(
                     settings=self._current, engine=engine, stats=stats, routes=routes, cache=cache, arrivals=arrivals,
-                    administration=administration, listening=listening, session_ended=self._process.session_ended, greeting=greeting,
+                    tallies=CrewTallies(tallies), administration=administration, listening=listening,
+                    session_ended=self._process.session_ended, greeting=greeting,
                 )
             )  # fmt: skip
             if settings[WORKERS]:

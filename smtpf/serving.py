@@ -43,6 +43,7 @@ from smtpf.smtp.tls import TlsContexts, TlsFilesError
 if TYPE_CHECKING:
     from smtpf.admin.configuration import Configuration
     from smtpf.cache.store import Cache
+    from smtpf.filters.counting import Tallies
     from smtpf.journal.journal import Journal
     from smtpf.maps.access import AccessMap
     from smtpf.maps.routes import RouteMap
@@ -103,8 +104,11 @@ class Serving:
             self._journal.write(INIT_ERROR, "node", 0, "route-map", route_map.reason, 0)
         self.route_map = _usable(route_map)
 
-    async def open(self, cache: Cache) -> Engine:
-        """Everything else, with filters that are ready. Raises StartRefused, ``FilterNotReady``, ``SaveDirMissing``."""
+    async def open(self, cache: Cache, tallies: Tallies) -> Engine:
+        """Everything else, with filters that are ready; ``tallies`` are what limits count with.
+
+        Raises StartRefused, ``FilterNotReady``, ``SaveDirMissing``.
+        """
         settings, journal, reactor = self._settings.current, self._journal, self._reactor
         resolver = self.resolver = Resolver.from_settings(reactor, settings)
         self._stopping.append(resolver.stop)
@@ -117,8 +121,8 @@ class Serving:
         submitter = Submitter(routes, forwarder)
         materials = Materials(
             settings=self._settings, journal=journal, stats=self._stats, reactor=reactor, rng=rng, in_thread=self._in_thread,
-            access=self.access_map, routes=routes, resolver=resolver, domains=domains, cache=cache, now=time.time, submitter=submitter,
-            host_name=self._host_name,
+            access=self.access_map, routes=routes, resolver=resolver, domains=domains, cache=cache, now=time.time, tallies=tallies,
+            submitter=submitter, host_name=self._host_name,
         )  # fmt: skip
         self.filters = filters_of(materials)
         further = [factory.filter(materials) for factory in extensions()]

@@ -21,7 +21,6 @@ from smtpf.filters.cli import Cli
 from smtpf.filters.click import Click
 from smtpf.filters.client_ptr import ClientPtr
 from smtpf.filters.concurrent import Concurrent
-from smtpf.filters.counting import MinuteWindows, SessionsPresent
 from smtpf.filters.ctasd import Ctasd
 from smtpf.filters.digest import DigestLists
 from smtpf.filters.dns_list import ClientLists
@@ -70,6 +69,7 @@ if TYPE_CHECKING:
     from smtpf.cache.store import Cache
     from smtpf.dns.domains import Domains
     from smtpf.dns.resolver import Resolver
+    from smtpf.filters.counting import Tallies
     from smtpf.journal.journal import Journal
     from smtpf.maps.access import AccessMap
     from smtpf.maps.routes import RouteMap
@@ -96,6 +96,8 @@ class Materials:
     cache: Cache
     now: Callable[[], float]
     """Unix seconds."""
+    tallies: Tallies
+    """What limits count with."""
     submitter: Submitter | None = None
     """Sends mail of our own; without one no reports go out."""
     host_name: str = "unknown"
@@ -111,12 +113,12 @@ def filters_of(parts: Materials) -> list[Filter]:
         Access(parts.access, parts.domains),
         ClientLists(parts.resolver, parts.access, parts.routes, parts.journal),
         ClientPtr(),
-        Concurrent(parts.access, SessionsPresent()),
+        Concurrent(parts.access, parts.tallies),
         Helo(parts.resolver, parts.routes),
         IdleRetest(parts.reactor),
         P0f(parts.reactor, parts.rng, parts.journal),
         Pause(parts.access),
-        Rate(parts.access, MinuteWindows(parts.now)),
+        Rate(parts.access, parts.tallies),
         grey,
         Click(parts.cache, parts.domains, parts.now),
         MailStrict(parts.domains),
@@ -128,7 +130,7 @@ def filters_of(parts: Materials) -> list[Filter]:
         MsgLimit(parts.access, parts.cache, parts.journal, parts.submitter, parts.now),
         Mx(parts.resolver, parts.routes),
         Ns(parts.resolver, parts.domains, parts.routes),
-        NullRate(parts.access, MinuteWindows(parts.now)),
+        NullRate(parts.access, parts.tallies),
         OneRcptPerNull(),
         Parameters(),
         CallBack(parts.reactor, parts.resolver, parts.cache, parts.rng, uri_lists),

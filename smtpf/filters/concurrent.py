@@ -6,7 +6,7 @@ client is counted by its /64 network. Source: spec chapter filters-envelope, 3.3
 
 from __future__ import annotations
 
-from smtpf.filters.counting import Presence, client_key
+from smtpf.filters.counting import Key, Presence, Tallies, client_key, counted
 from smtpf.filters.rate import refusal
 from smtpf.maps.access import AccessMap, number_of
 from smtpf.pipeline import Filter, MaybeVerdict, Verdict
@@ -44,11 +44,11 @@ CONCURRENT_TAG = "concurrent-connect:"
 class Concurrent(Filter):
     """Counts the sessions in progress of clients that have an entry."""
 
-    def __init__(self, access: AccessMap, present: Presence) -> None:
+    def __init__(self, access: AccessMap, tallies: Tallies) -> None:
         self._access = access
-        self._present = present
-        self._counted: dict[str, int | str] = {}
-        """Session id to the key it is counted under."""
+        self._tallies = tallies
+        self._counted: dict[str, tuple[Presence, Key]] = {}
+        """Session id to where and under which key it is counted."""
 
     def connect(self, session: Session) -> MaybeVerdict:
         """Count this session and compare."""
@@ -63,21 +63,21 @@ class Concurrent(Filter):
         limit = number_of(hit)
         if limit is None or limit <= 0:
             return None
-        if self._enter(session) <= limit:
+        if await self._enter(session) <= limit:
             return None
         session.flags.add(ClientFlag.CONCURRENCY_LIMIT)
         session.count(CONCURRENT)
         await session.wait(session.settings[CONCURRENT_421_DELAY])
         return refusal(session, CONCURRENT_DROP, TOO_MANY, session.name, session.address, limit, fact=hit.key)
 
-    def _enter(self, session: Session) -> int:
+    async def _enter(self, session: Session) -> int:
         """Count the session under its address; under this one alone, should XCLIENT have named another before."""
         self.close(session)
-        key = self._counted[session.sid] = client_key(session.ip)
-        return self._present.enter(key)
+        present, key = self._counted[session.sid] = self._tallies.present(session), client_key(session.ip)
+        return await counted(present.enter(key))
 
     def close(self, session: Session) -> None:
         """The session is over: give its place free."""
-        key = self._counted.pop(session.sid, None)
-        if key is not None:
-            self._present.leave(key)
+        present, key = self._counted.pop(session.sid, (None, 0))
+        if present is not None:
+            present.leave(key)

@@ -1,16 +1,22 @@
 """What the limits on clients count with: the key a client is counted under, a minute's window, and sessions in progress.
 
-The tables live in the memory of this node and are bounded. A limit asks for them through ``Rates`` and ``Presence``, so
-that other tables can take their place. Source: spec chapter filters-envelope, 3.2 and 3.3.
+The tables live in the memory of this node and are bounded. A limit asks for them through ``Rates`` and ``Presence``, so that a worker
+can ask those of the coordinator where several workers meet the same client. Source: spec chapter filters-envelope, 3.2 and 3.3.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address, IPv6Address
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+import attrs
+
+if TYPE_CHECKING:
+    from smtpf.smtp.session import Session
+
+Key = int | str
 BUCKET_SECONDS = 6
 BUCKETS = 10
 """A window is the current bucket and the nine before it: 54 to 60 seconds."""
@@ -18,7 +24,7 @@ MAX_KEYS = 65_536
 """Keys in one table; when it is full the one longest unused is forgotten."""
 
 
-def client_key(ip: IPv4Address | IPv6Address) -> int | str:
+def client_key(ip: IPv4Address | IPv6Address) -> Key:
     """What a client is counted under: an IPv4 address, or the /64 network of an IPv6 address."""
     if isinstance(ip, IPv6Address):
         mapped = ip.ipv4_mapped
@@ -26,20 +32,25 @@ def client_key(ip: IPv4Address | IPv6Address) -> int | str:
     return int(ip)
 
 
+async def counted(count: int | Awaitable[int]) -> int:
+    """What a table answered, at once or later."""
+    return count if isinstance(count, int) else await count
+
+
 class Rates(Protocol):
     """Events of each key in the last minute."""
 
-    def add(self, key: int | str) -> int:
+    def add(self, key: Key) -> int | Awaitable[int]:
         """Count one event; all of the last minute, this one included."""
 
 
 class Presence(Protocol):
     """Of each key, how many are there now."""
 
-    def enter(self, key: int | str) -> int:
+    def enter(self, key: Key) -> int | Awaitable[int]:
         """One more; how many there are with it."""
 
-    def leave(self, key: int | str) -> None:
+    def leave(self, key: Key) -> None:
         """One less."""
 
 
@@ -58,12 +69,12 @@ class MinuteWindows:
         """``now`` gives Unix seconds."""
         self._now = now
         self._most = most
-        self._windows: OrderedDict[int | str, _Window] = OrderedDict()
+        self._windows: OrderedDict[Key, _Window] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._windows)
 
-    def add(self, key: int | str) -> int:
+    def add(self, key: Key) -> int:
         bucket = int(self._now()) // BUCKET_SECONDS
         self._forget_idle(bucket)
         window = self._windows.get(key)
@@ -97,18 +108,52 @@ class SessionsPresent:
     """``Presence`` in memory. A key is held only while somebody is there, so sessions bound the table."""
 
     def __init__(self) -> None:
-        self._present: dict[int | str, int] = {}
+        self._present: dict[Key, int] = {}
 
     def __len__(self) -> int:
         return len(self._present)
 
-    def enter(self, key: int | str) -> int:
+    def enter(self, key: Key) -> int:
         count = self._present[key] = self._present.get(key, 0) + 1
         return count
 
-    def leave(self, key: int | str) -> None:
+    def leave(self, key: Key) -> None:
         left = self._present.get(key, 0) - 1
         if left > 0:
             self._present[key] = left
         else:
             self._present.pop(key, None)
+
+
+class Tallies(Protocol):
+    """The tables of all limits."""
+
+    def connections(self, session: Session) -> Rates:
+        """Those of the session's client, for ``Rate-Connect:``."""
+
+    def present(self, session: Session) -> Presence:
+        """Those of the session's client, for ``Concurrent-Connect:``."""
+
+    @property
+    def bounces(self) -> Rates:
+        """Those of ``Null-Rate-To:``."""
+
+
+@attrs.frozen
+class OwnTallies:
+    """``Tallies`` of one process."""
+
+    rates: MinuteWindows
+    presence: SessionsPresent
+    bounces: MinuteWindows
+
+    @classmethod
+    def make(cls, now: Callable[[], float]) -> OwnTallies:
+        """Empty ones; ``now`` gives Unix seconds."""
+        return cls(MinuteWindows(now), SessionsPresent(), MinuteWindows(now))
+
+    def connections(self, session: Session) -> Rates:
+        return self.rates
+
+    def present(self, session: Session) -> Presence:
+        return self.presence

@@ -6,7 +6,7 @@ live in the memory of this node. Source: spec chapter filters-envelope, 13.6.
 
 from __future__ import annotations
 
-from smtpf.filters.counting import Rates
+from smtpf.filters.counting import Tallies, counted
 from smtpf.maps.access import AccessMap, number_of
 from smtpf.pipeline import Filter, MaybeVerdict, Verdict, reject
 from smtpf.reply import Reply
@@ -25,9 +25,9 @@ NULL_RATE_TO = Counter("null-rate-to", Group.RCPT, "Messages from the null sende
 class NullRate(Filter):
     """Counts the null sender's messages by entry of the access map."""
 
-    def __init__(self, access: AccessMap, rates: Rates) -> None:
+    def __init__(self, access: AccessMap, tallies: Tallies) -> None:
         self._access = access
-        self._rates = rates
+        self._tallies = tallies
 
     def data(self, session: Session, transaction: Transaction) -> MaybeVerdict:
         if not transaction.sender.is_null or session.usual_suspect:
@@ -41,7 +41,7 @@ class NullRate(Filter):
             limit = number_of(hit)
             if hit is None or limit is None or limit < 0:
                 continue
-            count = self._rates.add(hit.key)
+            count = await counted(self._tallies.bounces.add(hit.key))
             if count > limit:
                 session.count(NULL_RATE_TO)
                 return reject(TOO_MANY, count, address, limit, fact=hit.key)

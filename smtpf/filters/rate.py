@@ -6,7 +6,7 @@ that keeps knocking stays out. An IPv6 client is counted by its /64 network. Sou
 
 from __future__ import annotations
 
-from smtpf.filters.counting import Rates, client_key
+from smtpf.filters.counting import Tallies, client_key, counted
 from smtpf.maps.access import AccessMap, number_of
 from smtpf.pipeline import Filter, MaybeVerdict, Verdict, drop, tempfail
 from smtpf.reply import Reply
@@ -40,9 +40,9 @@ RATE_TAG = "rate-connect:"
 class Rate(Filter):
     """Counts the connections of clients that have an entry."""
 
-    def __init__(self, access: AccessMap, rates: Rates) -> None:
+    def __init__(self, access: AccessMap, tallies: Tallies) -> None:
         self._access = access
-        self._rates = rates
+        self._tallies = tallies
 
     def connect(self, session: Session) -> MaybeVerdict:
         """Count this connection and compare."""
@@ -57,7 +57,7 @@ class Rate(Filter):
         limit = number_of(hit)
         if limit is None or limit <= 0:
             return None
-        rate = self._rates.add(client_key(session.ip))
+        rate = await counted(self._tallies.connections(session).add(client_key(session.ip)))
         if rate <= limit:
             return None
         session.flags.add(ClientFlag.RATE_LIMIT)

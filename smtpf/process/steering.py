@@ -1,7 +1,7 @@
 """Which process of a node answers a client: that of its IPv4 address, or of its IPv6 /64 network, as the limits on clients count them.
 
-Clients of this machine have no limits. As long as they cannot speak for others they are spread over all processes, each connection by
-its port. Where the kernel can it sends each connection to the listening socket of the right process itself (SO_REUSEPORT with a filter
+Peers that speak for others, and those of this machine, are met by any process instead: their connections are spread by their port.
+Where the kernel can it sends each connection to the listening socket of the right process itself (SO_REUSEPORT with a filter
 program), so that handing it over costs nothing. The program computes what ``place_of`` does. Source: socket(7),
 SO_ATTACH_REUSEPORT_CBPF; bpf(2).
 """
@@ -12,9 +12,15 @@ import ctypes
 import socket
 import struct
 from collections.abc import Iterable
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 import attrs
+
+from smtpf.smtp.addresses import Network
+
+LOOPBACK: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1"))
+MOST_NETWORKS = 64
+"""Networks whose connections are spread; the program has some ten steps for each, and the kernel a limit."""
 
 _FACTOR = 0x9E3779B1
 """2**32 divided by the golden ratio, an odd number: neighbouring addresses come far apart."""
@@ -26,39 +32,42 @@ _LOAD_WORD = 0x20
 _LOAD_HALF = 0x28
 _JUMP = 0x05
 _JUMP_EQUAL = 0x15
+_AND = 0x54
 _MULTIPLY = 0x24
 _REMAINDER = 0x94
 _SHIFT_RIGHT = 0x74
 _XOR_X = 0xAC
 _A_TO_X = 0x07
-_X_TO_A = 0x87
 _ANSWER = 0x16
 _INSTRUCTION = struct.Struct("@HBBI")
 _NETWORK_HEADER = 0xFFF00000
 """SKF_NET_OFF: offsets from here on are in the IP header."""
-_SOURCE_V4 = _NETWORK_HEADER + 12
-_SOURCE_V6 = _NETWORK_HEADER + 8
-_PORT_V4 = _NETWORK_HEADER + 20
-"""Behind a header without options, as it is within a machine."""
-_PORT_V6 = _NETWORK_HEADER + 40
-_LOOPBACK_V4 = 127
-"""First octet."""
+_SOURCE = {4: _NETWORK_HEADER + 12, 6: _NETWORK_HEADER + 8}
+"""The address of the client, by IP version."""
+_PORT = {4: _NETWORK_HEADER + 20, 6: _NETWORK_HEADER + 40}
+"""Behind a header without options. With options something else is met there, which spreads as well."""
+_WHOLE = 0xFFFFFFFF
+
+_Steps = list[tuple[int, int, int]]
+"""Instructions as code, steps to pass over when a comparison fails, and value."""
 
 
 @attrs.frozen
 class Steering:
-    """``places`` processes that answer clients; ``local_by_port`` when clients of this machine are spread over them."""
+    """``places`` processes that answer clients, those in the networks of ``spread`` by their port."""
 
     places: int
-    local_by_port: bool = False
+    spread: tuple[Network, ...] = LOOPBACK
+
+    def spreads(self, address: str) -> bool:
+        """Whether a client at ``address`` meets any process."""
+        client = _client(address)
+        return any(client in network for network in self.spread if network.version == client.version)
 
     def place_of(self, address: str, port: int) -> int:
         """The place of the process, from 0, for a connection from ``port`` of the client at ``address``."""
-        client = ip_address(address.partition("%")[0])
-        if not isinstance(client, IPv4Address) and client.ipv4_mapped is not None:
-            client = client.ipv4_mapped
-        words: Iterable[int] = (word for (word,) in struct.iter_unpack(">I", client.packed[:8]))
-        if self.local_by_port and client.is_loopback:
+        words: Iterable[int] = (word for (word,) in struct.iter_unpack(">I", _client(address).packed[:8]))
+        if self.spreads(address):
             words = (port,)
         mixed = 0
         for word in words:
@@ -94,29 +103,42 @@ class Steering:
 
     def _program(self, family: int) -> bytes:
         """What the kernel runs for each connection. It answers with the number of a socket, in the order in which they began to listen."""
-        if family == socket.AF_INET:
-            chosen = _by_port_v4 if self.local_by_port else [(_LOAD_WORD, 0, _SOURCE_V4)]
-        else:
-            chosen = _by_port_v6 if self.local_by_port else _mix_v6
-        steps = [*chosen, (_MULTIPLY, 0, _FACTOR), (_SHIFT_RIGHT, 0, 16), (_REMAINDER, 0, self.places), (_ANSWER, 0, 0)]
+        version = 4 if family == socket.AF_INET else 6
+        source = _SOURCE[version]
+        by_address = [(_LOAD_WORD, 0, source)]
+        if version == 6:
+            by_address += [(_MULTIPLY, 0, _FACTOR), (_A_TO_X, 0, 0), (_LOAD_WORD, 0, source + 4), (_XOR_X, 0, 0)]
+        steps: _Steps = [*by_address, (_JUMP, 0, 1)]
+        for network in self.spread:
+            if network.version == version:
+                steps = [*_belongs(network, source, beyond=len(steps)), *steps]
+        steps += [
+            (_LOAD_HALF, 0, _PORT[version]),
+            (_MULTIPLY, 0, _FACTOR), (_SHIFT_RIGHT, 0, 16), (_REMAINDER, 0, self.places), (_ANSWER, 0, 0),
+        ]  # fmt: skip
         return b"".join(_INSTRUCTION.pack(code, 0, otherwise, value) for code, otherwise, value in steps)
 
 
-# Instructions as code, steps to pass over when a comparison fails, and value. They end with the last word to be mixed in A.
-_mix_v6 = [
-    (_LOAD_WORD, 0, _SOURCE_V6), (_MULTIPLY, 0, _FACTOR), (_A_TO_X, 0, 0), (_LOAD_WORD, 0, _SOURCE_V6 + 4), (_XOR_X, 0, 0),
-]  # fmt: skip
-_by_port_v4 = [
-    (_LOAD_WORD, 0, _SOURCE_V4), (_A_TO_X, 0, 0), (_SHIFT_RIGHT, 0, 24), (_JUMP_EQUAL, 2, _LOOPBACK_V4),
-    (_LOAD_HALF, 0, _PORT_V4), (_JUMP, 0, 1),
-    (_X_TO_A, 0, 0),
-]  # fmt: skip
-# The /64 network of ::1 has no other address that a client can have.
-_by_port_v6 = [
-    (_LOAD_WORD, 0, _SOURCE_V6), (_JUMP_EQUAL, 4, 0), (_LOAD_WORD, 0, _SOURCE_V6 + 4), (_JUMP_EQUAL, 2, 0),
-    (_LOAD_HALF, 0, _PORT_V6), (_JUMP, 0, len(_mix_v6)),
-    *_mix_v6,
-]  # fmt: skip
+def _belongs(network: Network, source: int, *, beyond: int) -> _Steps:
+    """Pass over ``beyond`` further steps when the client is in ``network``, none when it is not."""
+    steps: _Steps = []
+    masks = struct.iter_unpack(">I", network.netmask.packed)
+    for number, ((word,), (mask,)) in enumerate(zip(struct.iter_unpack(">I", network.network_address.packed), masks, strict=True)):
+        if mask == 0:
+            break
+        steps.append((_LOAD_WORD, 0, source + 4 * number))
+        if mask != _WHOLE:
+            steps.append((_AND, 0, mask))
+        steps.append((_JUMP_EQUAL, 0, word))
+    whole = len(steps) + 1
+    steps = [(code, whole - at - 1 if code == _JUMP_EQUAL else 0, value) for at, (code, _, value) in enumerate(steps)]
+    return [*steps, (_JUMP, 0, beyond)]
+
+
+def _client(address: str) -> IPv4Address | IPv6Address:
+    """Without a zone, and IPv4 when it is mapped."""
+    client = ip_address(address.partition("%")[0])
+    return client if isinstance(client, IPv4Address) else client.ipv4_mapped or client
 
 
 def _companion(listener: socket.socket, backlog: int) -> socket.socket:

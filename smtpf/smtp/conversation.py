@@ -200,6 +200,7 @@ class Conversation:
     async def classify(self, *, claimed: bool, relay_by_name: bool = True) -> None:
         """Settle address, reverse name and class. A claimed address (PROXY, XCLIENT) never becomes ``localhost``, nor by it a relay."""
         session, engine = self.session, self.engine
+        session.spoken_for = claimed
         flags = session.flags
         if not claimed and is_local(session.address):
             flags.add(ClientFlag.LOCALHOST)

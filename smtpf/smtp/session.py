@@ -282,6 +282,8 @@ class Session:
         self.interface_port = 0
         self.really_local = False
         """The transport peer and the local address are loopback, and no PROXY header or XCLIENT spoke: may administer."""
+        self.spoken_for = False
+        """The client's address is what a PROXY header or XCLIENT claims."""
         self.auth_id = ""
         self.said_auth = False
         """AUTH was tried: what is no command may be credentials."""

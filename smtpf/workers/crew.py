@@ -34,6 +34,7 @@ from smtpf.workers.board import Board
 from smtpf.workers.channel import Channel, ChannelError, news
 from smtpf.workers.handover import Giving, Passed
 from smtpf.workers.statistics import add_report
+from smtpf.workers.tallies import CrewTallies
 
 if TYPE_CHECKING:
     from smtpf.admin.commands import Administration
@@ -108,6 +109,7 @@ class Shared:
     routes: RouteCounts
     cache: Cache
     arrivals: Arrivals
+    tallies: CrewTallies
     administration: Administration
     listening: Listening
     session_ended: Callable[[], None]
@@ -231,6 +233,7 @@ class Worker(ProcessProtocol):
     def _forget(self, given: int) -> None:
         """The process is no more; ``given`` connections wait for the next one."""
         self._crew.board.clear(self.number)
+        self._crew.shared.tallies.forget(self.number)
         self.given, self._arrived = given, 0
 
     def dismissed(self) -> None:
@@ -383,6 +386,7 @@ class Crew:
         return {
             **shared.greeting, "settings": texts_of(shared.settings()), "presence": shared.cache.presence is not None,
             "number": worker.number, "workers": len(self._workers), "steered": self.steered,
+            "spread": [str(network) for network in self._steering.spread],
         }  # fmt: skip
 
     def handlers(self, worker: Worker) -> dict[str, Callable[..., Any]]:
@@ -394,7 +398,10 @@ class Crew:
             self.shared.arrivals.count(worker.arrived())
             self._take_over(counts, routes)
 
-        return {wire.ASK: self._operate, "ended": self.sessions_ended, "report": report, "admin": self._administer}
+        return {
+            wire.ASK: self._operate, "ended": self.sessions_ended, "report": report, "admin": self._administer,
+            **self.shared.tallies.handlers(worker.number),
+        }  # fmt: skip
 
     def sessions_ended(self) -> None:
         """Some session has ended, or several."""

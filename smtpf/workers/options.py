@@ -6,10 +6,11 @@ import os
 from typing import TYPE_CHECKING
 
 from smtpf.journal.message import warn
-from smtpf.process.steering import Steering
+from smtpf.process.steering import LOOPBACK, MOST_NETWORKS, Steering
 from smtpf.settings.option import Number
 from smtpf.settings.process_options import RUN_JAILED, TEST_MODE
-from smtpf.smtp.options import SMTP_XCLIENT_ENABLE
+from smtpf.smtp.addresses import networks
+from smtpf.smtp.options import SMTP_XCLIENT_FROM
 from smtpf.smtp.proxy_protocol import PROXY_PROTOCOL_FROM
 
 if TYPE_CHECKING:
@@ -62,10 +63,10 @@ def worker_count(settings: Settings, journal: Journal) -> int:
 def steering_of(settings: Settings, journal: Journal) -> Steering | None:
     """How clients come to the processes that ``settings`` ask for; None for a node of one.
 
-    A client of this machine that may speak for others, by XCLIENT or PROXY, counts as those, and so must stay with one process.
+    Who may speak for others, by XCLIENT or PROXY, meets any process.
     """
     count = worker_count(settings, journal)
     if count == 1:
         return None
-    speaks_for_others = settings[SMTP_XCLIENT_ENABLE] or bool(settings[PROXY_PROTOCOL_FROM])
-    return Steering(count, local_by_port=not speaks_for_others)
+    fronts = networks((*settings[PROXY_PROTOCOL_FROM], *settings[SMTP_XCLIENT_FROM]))
+    return Steering(count, (*LOOPBACK, *fronts[: MOST_NETWORKS - len(LOOPBACK)]))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import signal
 import socket
+import time
+from ipaddress import ip_network
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -58,6 +60,7 @@ from smtpf.workers.channel import Channel, Handler
 from smtpf.workers.crew import BOARD, CHANNEL, HANDOVER, LISTENERS, PRESENCE, refuse
 from smtpf.workers.handover import Passed, Taking
 from smtpf.workers.statistics import PERIOD, WorkerStatistics
+from smtpf.workers.tallies import WorkerTallies
 
 THREADS = 8
 """Threads for files, maps and other work that would hold the reactor."""
@@ -137,7 +140,8 @@ class WorkerProcess:
             descriptors=greeting["descriptors"],
         )  # fmt: skip
         await serving.open_maps()
-        engine = await serving.open(self.cache)
+        steering = Steering(greeting["workers"], tuple(ip_network(each) for each in greeting["spread"]))
+        engine = await serving.open(self.cache, WorkerTallies(self.channel, time.time, steering.spreads))
         board = self._board = Board(BOARD, greeting["workers"] + 1, greeting["number"])
         engine.elsewhere = board.sessions_elsewhere
         engine.administration = RemoteAdministration(engine, self.channel).for_smtp()
@@ -149,7 +153,7 @@ class WorkerProcess:
             # Changed while this was under way.
             configuration.apply(holder.current)
         listening = self.listening = Listening(
-            holder.current, journal, reactor, greeting["host_name"], lambda: engine.sessions, steering=Steering(greeting["workers"])
+            holder.current, journal, reactor, greeting["host_name"], lambda: engine.sessions, steering=steering
         )
         configuration.follow(listening.configure)
         listening.adopt(

@@ -9,12 +9,13 @@ import subprocess
 import sys
 from collections import Counter as Tally
 from collections.abc import Iterator
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
 import smtpf
-from smtpf.process.steering import Steering
+from smtpf.process.steering import LOOPBACK, MOST_NETWORKS, Steering
 
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the filter program is Linux's")
 
@@ -35,13 +36,15 @@ def test_one_ipv6_network_is_one_client() -> None:
     assert seven.place_of("fe80::1%eth0", 1) == seven.place_of("fe80::2", 1)
 
 
-def test_clients_of_this_machine_may_be_spread_by_port() -> None:
-    steering = Steering(3, local_by_port=True)
-    for address in ("127.0.0.1", "127.9.9.9", "::1"):
+def test_peers_that_speak_for_others_are_spread_by_port() -> None:
+    steering = Steering(3, (*LOOPBACK, ip_network("192.0.2.128/25"), ip_network("2001:db8:7::/48")))
+    for address in ("127.0.0.1", "127.9.9.9", "::1", "192.0.2.200", "2001:db8:7:1::1", "::ffff:192.0.2.200"):
+        assert steering.spreads(address)
         assert {steering.place_of(address, port) for port in range(40000, 40050)} == {0, 1, 2}
-    for address in ("192.0.2.1", "2001:db8::1"):
+    for address in ("192.0.2.1", "2001:db8::1", "::2", "fe80::1%eth0"):
+        assert not steering.spreads(address)
         assert len({steering.place_of(address, port) for port in range(40000, 40050)}) == 1
-        assert steering.place_of(address, 1) == Steering(3).place_of(address, 1)
+        assert steering.place_of(address, 1) == Steering(3, ()).place_of(address, 1)
 
 
 @pytest.fixture
@@ -70,7 +73,7 @@ def accepted(group: tuple[socket.socket, ...]) -> list[int]:
 
 @on_linux
 def test_the_kernel_brings_each_client_to_its_place(listener: socket.socket) -> None:
-    steering = Steering(3)
+    steering = Steering(3, ())
     group = steering.share_out(listener, 50)
     assert len(group) == 3
     seen = set()
@@ -91,19 +94,19 @@ def test_the_kernel_brings_each_client_to_its_place(listener: socket.socket) -> 
 def test_the_kernel_brings_ipv6_clients_to_their_place() -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
         listener.setblocking(False)
-        group = Steering(4).share_out(listener, 50)
+        group = Steering(4, ()).share_out(listener, 50)
         assert len(group) == 4
         with socket.create_connection(listener.getsockname()[:2]):
-            assert accepted(group).index(1) == Steering(4).place_of("::1", 0)
+            assert accepted(group).index(1) == Steering(4, ()).place_of("::1", 0)
         for each in group[1:]:
             each.close()
 
 
 @on_linux
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.9", "::1"])
-def test_the_kernel_spreads_clients_of_this_machine_when_told_so(address: str) -> None:
+def test_the_kernel_spreads_clients_of_this_machine(address: str) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    steering = Steering(3, local_by_port=True)
+    steering = Steering(3)
     seen = set()
     with socket.create_server(("::1" if ":" in address else "127.0.0.1", 0), family=family) as listener:
         listener.setblocking(False)
@@ -120,28 +123,43 @@ def test_the_kernel_spreads_clients_of_this_machine_when_told_so(address: str) -
 
 
 @on_linux
+def test_the_program_may_name_as_many_networks_as_are_allowed() -> None:
+    networks = [ip_network(f"2001:db8:{number:x}::7:0:0:0/127") for number in range(MOST_NETWORKS)]
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
+        group = Steering(2, tuple(networks)).share_out(listener, 50)
+        assert len(group) == 2
+        group[1].close()
+
+
+@on_linux
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0 or not shutil.which("unshare"), reason="needs a private network")
-def test_the_kernel_keeps_other_clients_together_when_it_spreads_those_of_this_machine() -> None:
+def test_the_kernel_tells_who_is_spread_from_who_is_not() -> None:
     program = """if True:
         import socket
-        from smtpf.process.steering import Steering
-        steering = Steering(4, local_by_port=True)
+        from ipaddress import ip_network
+        from smtpf.process.steering import LOOPBACK, Steering
+        fronts = ("10.9.8.6", "10.9.8.8/29", "fd00:0:0:5::/64", "fd00:0:0:6::/63", "fd00:0:0:8::1", "10.10.0.0/16", "fd01::/16")
+        steering = Steering(4, (*LOOPBACK, *map(ip_network, fronts)))
+        spread = {f"10.9.8.{number}" for number in (6, *range(8, 13))} | {f"fd00:0:0:{number}::1" for number in (5, 6, 7, 8)}
         for family, bound, addresses in (
-            (socket.AF_INET, "0.0.0.0", [f"10.9.8.{number}" for number in range(1, 9)]),
+            (socket.AF_INET, "0.0.0.0", [f"10.9.8.{number}" for number in range(1, 13)]),
             (socket.AF_INET6, "::", [f"fd00:0:0:{number}::1" for number in range(1, 9)]),
         ):
             with socket.create_server((bound, 0), family=family) as listener:
                 listener.setblocking(False)
                 group = steering.share_out(listener, 50)
                 assert len(group) == 4
-                seen = set()
+                homes = set()
                 for address in addresses:
-                    place = steering.place_of(address, 0)
-                    seen.add(place)
-                    for _ in range(4):
-                        with socket.create_connection((address, listener.getsockname()[1]), source_address=(address, 0)):
+                    seen = set()
+                    for _ in range(25):
+                        with socket.create_connection((address, listener.getsockname()[1]), source_address=(address, 0)) as client:
+                            place = steering.place_of(address, client.getsockname()[1])
                             group[place].accept()[0].close()
-                assert len(seen) > 1
+                            seen.add(place)
+                    assert (len(seen) > 1) == (address in spread) == steering.spreads(address), address
+                    homes |= seen if address not in spread else set()
+                assert len(homes) > 1
     """
     network = "ip link set lo up && ip addr add 10.9.8.0/24 dev lo && "
     network += " && ".join(f"ip addr add fd00:0:0:{number}::1/128 dev lo" for number in range(1, 9))

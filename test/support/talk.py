@@ -21,6 +21,7 @@ from smtpf.dns.domains import TLD_LEVEL_ONE_FILE, TLD_LEVEL_TWO_FILE, Domains
 from smtpf.filters import order
 from smtpf.filters.building import Materials, filters_of
 from smtpf.filters.click import Click
+from smtpf.filters.counting import OwnTallies
 from smtpf.filters.dns_list import ClientLists
 from smtpf.journal.journal import Entry, Journal
 from smtpf.journal.verbose import Verbose
@@ -113,7 +114,7 @@ class Talk:
         materials = Materials(
             settings=self.settings, journal=self.journal, stats=self.stats, reactor=self.net, rng=rng, in_thread=_here,
             access=self.access_map, routes=self.route_map, resolver=self.resolver, domains=domains, cache=self.cache, now=self.now,
-            submitter=Submitter(self.route_map, forwarder), host_name=OURS,
+            tallies=OwnTallies.make(self.now), submitter=Submitter(self.route_map, forwarder), host_name=OURS,
         )  # fmt: skip
         self.filters = filters_of(materials)
         further = [each.filter(materials) for each in extensions]

@@ -11,6 +11,7 @@ from twisted.internet.error import ProcessTerminated
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from smtpf.filters.counting import OwnTallies
 from smtpf.journal.journal import Journal
 from smtpf.process.steering import Steering
 from smtpf.serving import StartRefused
@@ -23,6 +24,7 @@ from smtpf.stats.tables import Statistics
 from smtpf.workers.board import Board
 from smtpf.workers.crew import LONGEST_PAUSE, SHORT_LIFE, SILENT_SECONDS, START_SECONDS, Crew, Shared
 from smtpf.workers.handover import MOST_WAITING, take
+from smtpf.workers.tallies import CrewTallies
 
 STEERING = Steering(2)
 
@@ -72,7 +74,8 @@ class Place:
         shared = Shared(
             settings=Settings.of, engine=engine, stats=stats, routes=RouteCounts(Journal(self.entries.append)),
             cache=SimpleNamespace(followers=[], presence=None),
-            arrivals=Arrivals(stats, self.reactor.seconds), administration=None, listening=listening,
+            arrivals=Arrivals(stats, self.reactor.seconds),
+            tallies=CrewTallies(OwnTallies.make(self.reactor.seconds)), administration=None, listening=listening,
             session_ended=self._ended, greeting={},
         )  # fmt: skip
         self.crew.prepare(shared)

@@ -24,13 +24,42 @@ INSIDE = "SMTPF_TEST_PRIVATE_NETWORK"
 """Set in the environment of tests that run in a network of their own, where all of 10.9.8.0/24 is this machine."""
 
 
-def place_of(number: int, places: int = 2) -> int:
-    """The place of the worker that answers 127.0.0.``number``."""
-    return Steering(places).place_of(f"127.0.0.{number}", 0)
-
-
-OTHER = next(number for number in range(2, 9) if place_of(number) != place_of(1))
+QUIET = "grey-key=\n-mail-require-mx\nspf-mail-policy=\n-rfc2606-special-domains"
+"""Options that let unknown clients in without a DNS."""
+OTHER = 2
 """127.0.0.OTHER is a client of the worker that does not answer 127.0.0.1."""
+
+
+def place_of(number: int, places: int = 2) -> int:
+    """The place of the worker that is to answer 127.0.0.``number``."""
+    return (number - 1) % places
+
+
+def dial(node: Node, number: int = 1) -> socket.socket:
+    """A connection from 127.0.0.``number``, from a port that belongs to its place."""
+    address, passed_over = (f"127.0.0.{number}", 0), []
+    while True:
+        made = socket.socket()
+        made.settimeout(PATIENCE)
+        made.bind(address)
+        if Steering(node.places).place_of(*made.getsockname()) == place_of(number, node.places):
+            break
+        passed_over.append(made)
+    for each in passed_over:
+        each.close()
+    made.connect(("127.0.0.1", node.port))
+    return made
+
+
+class Client(smtplib.SMTP):
+    """A client at 127.0.0.``number``."""
+
+    def __init__(self, node: Node, number: int) -> None:
+        self._node, self._number = node, number
+        super().__init__("127.0.0.1", node.port, timeout=PATIENCE)
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        return dial(self._node, self._number)
 
 
 class Hop:
@@ -75,6 +104,8 @@ class Hop:
                     return
 
     def close(self) -> None:
+        # Lets the thread leave accept(). A signal to all threads, as seteuid sends, would let it go on at whoever has the number by then.
+        self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
 
 
@@ -86,14 +117,16 @@ def hop() -> Iterator[Hop]:
 
 
 class Node(NodeProcess):
+    places = 2
+
     def __init__(self, folder: Path, hop: Hop, options: str = "", access: str = "", route: str = "") -> None:
         route = f"{route}route:example.com FORWARD: 127.0.0.1:{hop.port}\nroute:127.0.0.1 FORWARD: 127.0.0.1:{hop.port}; RELAY\n"
         options = f"workers=2\nforward-reuse-idle=1\ndns-max-timeout=1\ndns-servers=127.0.0.1:9\n{options}"
         super().__init__(folder, route=route, access=access, options=options)
 
-    def client(self, number: int = 1, timeout: float = PATIENCE) -> smtplib.SMTP:
+    def client(self, number: int = 1) -> Client:
         """A client at 127.0.0.``number``."""
-        return smtplib.SMTP("127.0.0.1", self.port, timeout=timeout, source_address=(f"127.0.0.{number}", 0))
+        return Client(self, number)
 
     def workers(self) -> list[tuple[int, int]]:
         """Number and process id of each worker ever ready, in order."""
@@ -219,7 +252,7 @@ def test_clients_of_a_dead_worker_wait_for_the_one_in_its_place(node: Node) -> N
         field = session_of(client)[6:11]
     pid = next(pid for _, pid in node.workers() if f"{pid % 100000:05d}" == field)
     os.kill(pid, signal.SIGSTOP)
-    waiting = socket.create_connection(("127.0.0.1", node.port), timeout=PATIENCE, source_address=("127.0.0.1", 0))
+    waiting = dial(node)
     with node.client(OTHER) as other:
         # The other worker is not concerned; by its answer the coordinator has handed over both.
         assert session_of(other)[6:11] != field
@@ -250,12 +283,58 @@ def test_passed_sockets_are_shared_out(tmp_path: Path, hop: Hop) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel steers clients on Linux only")
-def test_clients_of_this_machine_that_cannot_speak_for_others_are_spread(tmp_path: Path, hop: Hop) -> None:
-    node = Node(tmp_path / "node", hop, options="-smtp-xclient-enable")
+def test_clients_of_this_machine_meet_any_worker(node: Node) -> None:
+    owners = set()
+    for _ in range(40):
+        with smtplib.SMTP("127.0.0.1", node.port, timeout=PATIENCE) as client:
+            owners.add(session_of(client)[6:11])
+    assert owners == {f"{pid % 100000:05d}" for _, pid in node.workers()}
+
+
+def spoken_for(node: Node, number: int, address: str) -> tuple[Client, int]:
+    """The session of a front end that names the client at ``address``, and what that one hears first."""
+    client = node.client(number)
+    return client, client.docmd("XCLIENT", f"ADDR={address} NAME=client.example.com")[0]
+
+
+def test_limits_on_clients_behind_a_front_end_are_exact(tmp_path: Path, hop: Hop) -> None:
+    quiet = f"{QUIET}\nrate-421-delay=0\nconcurrent-421-delay=0\n-client-ptr-required\nsmtp-drop-after=0"
+    limits = "rate-connect:192.0.2.7 5\nconcurrent-connect:192.0.2.8 3\nnull-rate-to:ann@example.com 3\n"
+    node = Node(tmp_path / "node", hop, access=limits, options=quiet)
     node.start()
     try:
-        owners = {_owner(node, 1) for _ in range(40)}
-        assert owners == {f"{pid % 100000:05d}" for _, pid in node.workers()}
+        heard = []
+        for number in range(1, 9):
+            client, code = spoken_for(node, number, "192.0.2.7")
+            heard.append(code)
+            client.close()
+        assert heard == [220] * 5 + [421] * 3
+        held = [spoken_for(node, number, "192.0.2.8") for number in range(1, 5)]
+        assert [code for _, code in held] == [220] * 3 + [421]
+        owner = session_of(held[0][0])[6:11]
+        held[1][0].quit()
+        wait_until(lambda: sum("i=192.0.2.8 " in line for line in node.logged("#721")) == 2)
+        held.append(spoken_for(node, 3, "192.0.2.8"))
+        assert held[-1][1] == 220
+        # With a worker go all whom it has counted: of 192.0.2.8 nobody is left.
+        os.kill(next(pid for _, pid in node.workers() if f"{pid % 100000:05d}" == owner), signal.SIGKILL)
+        wait_until(lambda: len(node.workers()) == 3)
+        held += [spoken_for(node, number, "192.0.2.8") for number in (1, 2, 2, 2)]
+        assert [code for _, code in held[-4:]] == [220, 220, 220, 421]
+        outcomes = []
+        for number in range(1, 6):
+            with node.client(number) as client:
+                client.docmd("XCLIENT", "ADDR=192.0.2.9 NAME=client.example.com")
+                client.ehlo()
+                client.mail("")
+                client.rcpt("ann@example.com")
+                try:
+                    outcomes.append(client.data("Subject: x\r\n\r\nhello\r\n")[0])
+                except smtplib.SMTPDataError as refused:
+                    outcomes.append(refused.smtp_code)
+        assert outcomes == [250] * 3 + [550] * 2
+        for client, _ in held:
+            client.close()
     finally:
         node.stop()
 
@@ -299,6 +378,7 @@ def test_clients_are_handed_over_where_they_cannot_be_steered(tmp_path: Path, ho
 @pytest.mark.skipif(usable_cores() < 2, reason="on a single core there is a single process")
 def test_a_single_process_that_is_busy_starts_workers_and_loses_nobody(tmp_path: Path, hop: Hop) -> None:
     node = Node(tmp_path / "node", hop, options=f"workers=0\nsmtp-drop-after=0\nstats-map=sql!{tmp_path}/stats.sq3")
+    node.places = usable_cores()
     node.start()
     try:
         early = node.client(1)
@@ -312,9 +392,7 @@ def test_a_single_process_that_is_busy_starts_workers_and_loses_nobody(tmp_path:
         stop.set()
         busy.join()
         wait_until(lambda: _owner(node, 1) != coordinator)
-        places = range(usable_cores())
-        numbers = [next(number for number in range(1, 200) if place_of(number, len(places)) == place) for place in places]
-        late = [node.client(number) for number in numbers]
+        late = [node.client(number) for number in range(1, usable_cores() + 1)]
         assert {session_of(client)[6:11] for client in late} == {f"{pid % 100000:05d}" for _, pid in node.workers()}
         listed = early.docmd("CONN")[1].decode()
         assert all(session_of(client) in listed for client in (early, *late))
@@ -366,7 +444,7 @@ def test_reload_reaches_all_workers(node: Node) -> None:
 
 def banner(node: Node, number: int) -> bytes:
     """What a client at 127.0.0.``number`` hears first."""
-    with socket.create_connection(("127.0.0.1", node.port), source_address=(f"127.0.0.{number}", 0)) as client:
+    with dial(node, number) as client:
         return client.recv(1000)
 
 
@@ -484,8 +562,7 @@ def test_private_connection_rate_of_each_client(tmp_path: Path, hop: Hop) -> Non
 
 @pytest.mark.skipif(INSIDE not in os.environ, reason="needs a private network")
 def test_private_message_limit_over_all_clients(tmp_path: Path, hop: Hop) -> None:
-    quiet = "grey-key=\n-mail-require-mx\nspf-mail-policy=\n-rfc2606-special-domains"
-    node = Node(tmp_path / "node", hop, access="msg-limit-to:ann@example.com 5/1h\n", options=quiet)
+    node = Node(tmp_path / "node", hop, access="msg-limit-to:ann@example.com 5/1h\n", options=QUIET)
     node.file.write_text(node.file.read_text().replace(f'"127.0.0.1:{node.port}"', f'"0.0.0.0:{node.port}"'))
     node.start()
     try:

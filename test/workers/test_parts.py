@@ -10,10 +10,10 @@ from smtpf.cache.opening import CACHE_PATH
 from smtpf.cache.operations import Increment, Put, Read, Remove
 from smtpf.cache.store import cache_from
 from smtpf.journal.journal import Journal
-from smtpf.process.steering import Steering
+from smtpf.process.steering import MOST_NETWORKS, Steering
 from smtpf.settings.process_options import RUN_JAILED, TEST_MODE
 from smtpf.settings.store import Settings
-from smtpf.smtp.options import SMTP_XCLIENT_ENABLE
+from smtpf.smtp.options import SMTP_XCLIENT_FROM
 from smtpf.smtp.proxy_protocol import PROXY_PROTOCOL_FROM
 from smtpf.stats.counter import Counter, Group, Kind
 from smtpf.stats.tables import Statistics
@@ -155,13 +155,16 @@ def test_number_of_workers():
     assert [entry.message.number for entry in entries] == [1144]
 
 
-def test_clients_of_this_machine_are_spread_only_when_they_speak_for_themselves():
+def test_who_may_speak_for_others_meets_any_worker():
     journal = Journal(lambda entry: None)
 
-    def steering(workers="3", xclient="-", proxies=""):
-        return steering_of(Settings.of({WORKERS: workers, SMTP_XCLIENT_ENABLE: xclient, PROXY_PROTOCOL_FROM: proxies}), journal)
+    def steering(workers="3", xclient="", proxies=""):
+        return steering_of(Settings.of({WORKERS: workers, SMTP_XCLIENT_FROM: xclient, PROXY_PROTOCOL_FROM: proxies}), journal)
 
-    assert steering() == Steering(3, local_by_port=True)
-    assert steering(xclient="+") == Steering(3)
-    assert steering(proxies="192.0.2.1") == Steering(3)
+    assert steering() == Steering(3)
+    assert steering().spreads("127.0.0.1")
+    fronts = steering(xclient="192.0.2.1", proxies="198.51.100.0/24;2001:db8::/32")
+    assert all(fronts.spreads(each) for each in ("::1", "192.0.2.1", "198.51.100.9", "2001:db8:9::1"))
+    assert not any(fronts.spreads(each) for each in ("192.0.2.2", "198.51.101.1", "2001:db9::1"))
+    assert len(steering(proxies=";".join(f"10.0.{number}.0/24" for number in range(200))).spread) == MOST_NETWORKS
     assert steering(workers="1") is None
