@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -34,8 +34,6 @@ WARM = 200
 """Messages before anything is measured."""
 
 
-SPREAD = ("-smtp-xclient-enable",)
-"""Lets all processes of a node answer a single client, for one of this machine that cannot speak for others need not stay with one."""
 ONE_PROCESS = 19_000
 """Sessions from which on one process, as smtp-sink is, has too few descriptors."""
 
@@ -72,8 +70,6 @@ class Place:
 class Case:
     title: str
     measure: Callable[[Bench], list[Row]]
-    private: bool = False
-    """It needs a private network (bench.network)."""
 
 
 @contextmanager
@@ -87,15 +83,16 @@ def scratch() -> Iterator[Path]:
 
 
 @contextmanager
-def places(bench: Bench, more: Sequence[str] = ()) -> Iterator[list[Place]]:
-    """The sink itself, the node with ``more`` options, and the peers asked for, all running."""
+def places(bench: Bench, *, busy: bool) -> Iterator[list[Place]]:
+    """The sink itself, the node, and the peers asked for, all running. A ``busy`` node has all the processes that it will have."""
     with scratch() as folder, name_server(folder, 0) as names:
         sink = Sink(folder)
         stops: list[Callable[[], None]] = [sink.stop]
         try:
-            node = Node(folder / "node", sink.port, (*options(names), *more), LIMITS)
+            node = Node(folder / "node", sink.port, options(names), LIMITS)
             stops.append(node.stop)
-            _warm(node)
+            if busy:
+                _warm(node)
             found = [Place("direct", sink.port), Place("smtpf", node.port, node.child, node.meter)]
             for name in bench.peers:
                 peer = PEERS[name](folder / name, sink.port)
@@ -145,7 +142,7 @@ def throughput(letter: str, load: Load) -> Callable[[Bench], list[Row]]:
 
     def measure(bench: Bench) -> list[Row]:
         scaled = attrs.evolve(load, messages=max(load.sessions, int(load.messages * bench.scale)))
-        with places(bench, SPREAD if load.clients == 1 else ()) as found:
+        with places(bench, busy=True) as found:
             rounds: dict[str, list[_Round]] = {place.name: [] for place in found}
             for place in found:
                 attrs.evolve(scaled, messages=min(WARM, scaled.messages)).send(place.port)
@@ -180,7 +177,7 @@ def _figures(made: list[_Round], direct: list[_Round], octets: int) -> dict[str,
 
 def measure_latency(bench: Bench) -> list[Row]:
     seconds = max(0.5, SECONDS * bench.scale)
-    with places(bench) as found:
+    with places(bench, busy=False) as found:
         rounds: dict[str, list[latency.Latency]] = {place.name: [] for place in found}
         cpu: dict[str, list[float]] = {place.name: [0.0] for place in found}
         turns: list[Turns] = []
@@ -239,20 +236,14 @@ def measure_idle(bench: Bench) -> list[Row]:
     return [Row("d", CASES["d"].title, "smtpf", figures)]
 
 
-MANY = len(ADDRESSES)
-FROM_MANY = f", clients at {MANY} addresses"
 ONE = "5 kB, one message a connection, 20 sessions"
 KEPT = "5 kB, many messages a connection, 20 sessions"
 LARGE = "1 MiB, 10 sessions"
 
 CASES: dict[str, Case] = {
-    "a": Case(ONE, throughput("a", Load(2000, 5000, 20))),
-    "A": Case(ONE + FROM_MANY, throughput("A", Load(4000, 5000, 20, clients=MANY)), private=True),
-    "b": Case(KEPT, throughput("b", Load(4000, 5000, 20, keep=True))),
-    "B": Case(KEPT + FROM_MANY, throughput("B", Load(8000, 5000, 20, keep=True, clients=MANY)), private=True),
+    "a": Case(ONE, throughput("a", Load(4000, 5000, 20))),
+    "b": Case(KEPT, throughput("b", Load(8000, 5000, 20, keep=True))),
     "c": Case(LARGE, throughput("c", Load(200, 1 << 20, 10))),
-    "C": Case("1 MiB, 12 sessions" + FROM_MANY, throughput("C", Load(240, 1 << 20, 12, clients=MANY)), private=True),
     "d": Case("idle sessions after EHLO", measure_idle),
     "e": Case("one transaction of 5 kB at 100 a second", measure_latency),
 }
-"""Capital letters: the same from several client addresses, as mail really comes."""

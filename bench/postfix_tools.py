@@ -6,14 +6,12 @@ import os
 import subprocess
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import attrs
 
-from bench.network import ADDRESSES, everywhere
-from bench.processes import Child, answers, free_port, program, wait_until
+from bench.network import everywhere
+from bench.processes import HOST, Child, answers, free_port, program, wait_until
 
 DOMAIN = "bench.example"
 SENDER = "sender@elsewhere.example"
@@ -48,26 +46,22 @@ class Load:
     """Of each message."""
     file: Path | None = None
     """A message of one's own instead of ``octets`` of filling."""
-    clients: int = 1
-    """Addresses from which it comes, a share from each at the same time."""
 
     def send(self, port: int) -> float:
         """Send all of it to ``port``; seconds it took. Raises RuntimeError with what smtp-source said."""
         begun = time.perf_counter()
-        with ThreadPoolExecutor(self.clients) as sources:
-            for done in sources.map(partial(self._send_from, port), ADDRESSES[: self.clients]):
-                if done.returncode:
-                    raise RuntimeError(f"smtp-source: {done.stderr.strip()}")
+        done = run([*self._words(), f"{HOST}:{port}"])
+        if done.returncode:
+            raise RuntimeError(f"smtp-source: {done.stderr.strip()}")
         return time.perf_counter() - begun
 
-    def _send_from(self, port: int, address: str) -> subprocess.CompletedProcess[str]:
-        sessions, messages = self.sessions // self.clients, self.messages // self.clients
-        words: list[str] = [program("smtp-source"), "-s", str(sessions), "-m", str(messages), "-f", SENDER]
+    def _words(self) -> list[str]:
+        words: list[str] = [program("smtp-source"), "-s", str(self.sessions), "-m", str(self.messages), "-f", SENDER]
         words += ["-t", f"recipient@{DOMAIN}", "-M", "client.elsewhere.example"]
         words += ["-F", str(self.file)] if self.file is not None else ["-l", str(self.octets)]
         words += ["-d"] if self.keep else []
         words += ["-r", str(self.recipients)] if self.recipients > 1 else []
-        return run([*words, f"{address}:{port}"])
+        return words
 
 
 def run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
