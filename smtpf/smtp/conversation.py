@@ -169,7 +169,7 @@ class Conversation:
         self.engine.journal.failure(failure, session.sid, "conversation")
         session.slots.delayed = None
         if self.wire.gone is None:
-            self.wire.transport.write(render(replies.INTERNAL_ERROR, (), session.sid).encode())
+            self.wire.write(render(replies.INTERNAL_ERROR, (), session.sid).encode())
 
     def _out_of_memory(self) -> None:
         """Say so with as little as possible; the client comes again."""
@@ -179,7 +179,7 @@ class Conversation:
         session.log(OUT_OF_MEMORY, module, line)
         session.slots.delayed = None
         if self.wire.gone is None:
-            self.wire.transport.write(render(replies.RESOURCES_EXCEEDED, (), session.sid).encode())
+            self.wire.write(render(replies.RESOURCES_EXCEEDED, (), session.sid).encode())
 
     def _broken(self, failure: Failure) -> None:
         """A fault of ours at the very end, or before the session began."""
@@ -525,14 +525,14 @@ class Conversation:
         for forward in (*self.forwards, *((self.queue,) if self.queue is not None else ())):
             forward.abort()
         if not self.wire.congested:
-            self.wire.transport.write(render(verdict.reply, verdict.args, self.session.sid).encode())
+            self.wire.write(render(verdict.reply, verdict.args, self.session.sid).encode())
         self.ending = True
         self.engine.reactor.callLater(KILL_GRACE, self.wire.abort)
 
     def stop(self) -> None:
         """The node ends: the client hears 421 where it waits for nothing, and the session ends after the command in hand."""
         if not self.ending and self.wire.idle:
-            self.wire.transport.write(render(replies.NOT_AVAILABLE, (), self.session.sid).encode())
+            self.wire.write(render(replies.NOT_AVAILABLE, (), self.session.sid).encode())
             self.wire.abort_read()
         self.ending = True
 
@@ -556,7 +556,7 @@ class Conversation:
         session.count(counters.CLIENT_TIMEOUT)
         session.log(CLIENT_IO, session.name, session.address, os.strerror(errno.ETIMEDOUT), errno.ETIMEDOUT)
         if self.wire.gone is None:
-            self.wire.transport.write(render(replies.NOT_AVAILABLE, (), session.sid).encode())
+            self.wire.write(render(replies.NOT_AVAILABLE, (), session.sid).encode())
 
     async def _end(self) -> None:
         session, engine = self.session, self.engine

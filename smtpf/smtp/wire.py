@@ -301,6 +301,9 @@ class Wire(StraightWriter, smtp.ESMTP):
             self.transport.resumeProducing()
             self.transport.loseWriteConnection()
             self._alarm = self._clock.callLater(linger, self.abort)
+        elif self._socket is not None:
+            # Nothing waits to be written.
+            self.transport.connectionLost(_CLOSED)
         else:
             self.transport.loseConnection()
             self._alarm = self._clock.callLater(CLOSE_TIMEOUT, self.abort)
@@ -384,6 +387,9 @@ class Wire(StraightWriter, smtp.ESMTP):
             self._alarm.cancel()
         self._alarm = None
         self._deadline = 0.0
+
+
+_CLOSED = Failure(ConnectionDone())
 
 
 def _disconnection(reason: Failure) -> Disconnected:
