@@ -38,6 +38,8 @@ LOOK = 0.1
 """Seconds after which a process of several looks again whether there is room: sessions end in others, too."""
 ACCEPTS = 20
 """Connections taken from one socket before others get their turn."""
+SHARED_ACCEPTS = 2
+"""The same where another process may be there first: each takes as many as it comes round to."""
 FIRST_PASSED = 3
 """Number of the first descriptor that a service manager passes (sd_listen_fds(3))."""
 
@@ -86,9 +88,11 @@ class Bound:
     text: str
     """The item of ``interfaces``."""
     sockets: tuple[socket.socket, ...]
-    """One for each process that may answer here, by its place; a single one for all of them where clients cannot be steered."""
+    """As ``Steering.share_out`` has it; a single one for all processes where clients cannot be steered."""
     name: str
     """The interface name: greeting, HELO replies, Received."""
+    accepts: int = ACCEPTS
+    """Connections taken from one socket before others get their turn."""
 
     @property
     def steered(self) -> bool:
@@ -161,20 +165,21 @@ class Listening:
             one.begin()
             self._takers.append(one)
             self._acceptors += [
-                Acceptor(each, place if bound.steered else None, one, self, self._reactor) for place, each in enumerate(bound.sockets)
+                Acceptor(each, door if bound.steered else None, bound.accepts, one, self, self._reactor)
+                for door, each in enumerate(bound.sockets)
             ]
         self._read()
 
-    def leave(self, place: int) -> None:
-        """Leave the clients of ``place`` to the process there, where they are steered to it."""
-        self._left.add(place)
+    def leave(self, doors: Iterable[int]) -> None:
+        """Leave the sockets of these numbers to other processes, where clients are steered to them."""
+        self._left.update(doors)
         for acceptor in self._acceptors:
-            if acceptor.place == place:
+            if acceptor.door in self._left:
                 acceptor.pause()
 
-    def stand_in(self, place: int) -> None:
-        """Accept the clients of ``place`` here: there is no process for it."""
-        self._left.discard(place)
+    def stand_in(self, doors: Iterable[int]) -> None:
+        """Accept at the sockets of these numbers: no other process does."""
+        self._left.difference_update(doors)
         if self._pause is None and not self._full:
             self._read()
 
@@ -277,7 +282,7 @@ class Listening:
 
     def _read(self) -> None:
         for acceptor in self._acceptors:
-            if acceptor.place not in self._left:
+            if acceptor.door not in self._left:
                 acceptor.resume()
 
     def _cancel_pause(self) -> None:
@@ -342,9 +347,10 @@ class Answering:
 class Acceptor:
     """Accepts on one socket while the reactor finds it readable."""
 
-    def __init__(self, listener: socket.socket, place: int | None, taker: Taker, listening: Listening, reactor: Any) -> None:
-        """``place`` is that of the process whose clients come here; None: all clients do."""
-        self.place = place
+    def __init__(self, listener: socket.socket, door: int | None, accepts: int, taker: Taker, listening: Listening, reactor: Any) -> None:
+        """``door`` is the number of the socket among those to which clients are steered; None: all come here."""
+        self.door = door
+        self._accepts = accepts
         self._reactor = reactor
         self._socket = listener
         self._taker = taker
@@ -368,7 +374,7 @@ class Acceptor:
         self._reactor.addReader(self)
 
     def doRead(self) -> None:
-        for _ in range(ACCEPTS):
+        for _ in range(self._accepts):
             if not self._open or not self._listening.room():
                 return
             try:

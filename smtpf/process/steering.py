@@ -1,9 +1,9 @@
 """Which process of a node answers a client: that of its IPv4 address, or of its IPv6 /64 network, as the limits on clients count them.
 
 Peers that speak for others, and those of this machine, are met by any process instead: their connections are spread by their port.
-Where the kernel can it sends each connection to the listening socket of the right process itself (SO_REUSEPORT with a filter
-program), so that handing it over costs nothing. The program computes what ``place_of`` does. Source: socket(7),
-SO_ATTACH_REUSEPORT_CBPF; bpf(2).
+Where the kernel can it sends each connection to the right listening socket itself (SO_REUSEPORT with a filter program), so that handing
+it over costs nothing. The program computes what ``door_of`` does. What is spread comes to a socket that two processes have, and the one
+that has less to do is there first. Source: socket(7), SO_ATTACH_REUSEPORT_CBPF; bpf(2).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ _LOAD_WORD = 0x20
 _LOAD_HALF = 0x28
 _JUMP = 0x05
 _JUMP_EQUAL = 0x15
+_ADD = 0x04
 _AND = 0x54
 _MULTIPLY = 0x24
 _REMAINDER = 0x94
@@ -74,10 +75,18 @@ class Steering:
             mixed = (mixed ^ word) * _FACTOR & 0xFFFFFFFF
         return (mixed >> 16) % self.places
 
-    def share_out(self, listener: socket.socket, backlog: int) -> tuple[socket.socket, ...]:
-        """``listener``, which listens, and a socket on the same address for each further place, with every client steered to its own.
+    def door_of(self, address: str, port: int) -> int:
+        """The number of the socket of ``share_out`` to which such a connection comes."""
+        return self.place_of(address, port) + (self.places if self.spreads(address) else 0)
 
-        ``listener`` alone where the system cannot do that.
+    def doors(self, place: int) -> tuple[int, ...]:
+        """The numbers of the sockets at which the process of ``place`` accepts: its own, and those that it shares with its neighbours."""
+        return place, self.places + place, self.places + (place - 1) % self.places
+
+    def share_out(self, listener: socket.socket, backlog: int) -> tuple[socket.socket, ...]:
+        """``listener``, which listens, and more sockets on the same address, with every client steered to its own.
+
+        There is one for each place, then one for each pair of neighbours. ``listener`` alone where the system cannot do that.
         """
         if listener.family == socket.AF_INET6 and not listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
             # IPv4 comes here too, and the program would look for the address in the wrong place.
@@ -85,7 +94,7 @@ class Steering:
         group = [listener]
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            for _ in range(1, self.places):
+            for _ in range(1, 2 * self.places):
                 group.append(_companion(listener, backlog))
             program = self._program(listener.family)
             code = ctypes.create_string_buffer(program, len(program))
@@ -102,20 +111,18 @@ class Steering:
         return tuple(group)
 
     def _program(self, family: int) -> bytes:
-        """What the kernel runs for each connection. It answers with the number of a socket, in the order in which they began to listen."""
+        """What the kernel runs for each connection. It answers as ``door_of``: sockets are numbered in the order in which they listened."""
         version = 4 if family == socket.AF_INET else 6
         source = _SOURCE[version]
         by_address = [(_LOAD_WORD, 0, source)]
         if version == 6:
             by_address += [(_MULTIPLY, 0, _FACTOR), (_A_TO_X, 0, 0), (_LOAD_WORD, 0, source + 4), (_XOR_X, 0, 0)]
-        steps: _Steps = [*by_address, (_JUMP, 0, 1)]
+        place = [(_MULTIPLY, 0, _FACTOR), (_SHIFT_RIGHT, 0, 16), (_REMAINDER, 0, self.places)]
+        steps: _Steps = [*by_address, *place, (_ANSWER, 0, 0)]
         for network in self.spread:
             if network.version == version:
                 steps = [*_belongs(network, source, beyond=len(steps)), *steps]
-        steps += [
-            (_LOAD_HALF, 0, _PORT[version]),
-            (_MULTIPLY, 0, _FACTOR), (_SHIFT_RIGHT, 0, 16), (_REMAINDER, 0, self.places), (_ANSWER, 0, 0),
-        ]  # fmt: skip
+        steps += [(_LOAD_HALF, 0, _PORT[version]), *place, (_ADD, 0, self.places), (_ANSWER, 0, 0)]
         return b"".join(_INSTRUCTION.pack(code, 0, otherwise, value) for code, otherwise, value in steps)
 
 

@@ -60,7 +60,7 @@ PRESENCE = 5
 BOARD = 6
 """Descriptor of the board, in the worker."""
 LISTENERS = 7
-"""First of the descriptors at which a worker accepts, one for each interface whose clients are steered, in the worker."""
+"""First of the descriptors at which a worker accepts, in the worker: its doors at each interface whose clients are steered."""
 START_SECONDS = 60.0
 """How long a worker may take to be ready."""
 SILENT_SECONDS = 60.0
@@ -146,9 +146,9 @@ class Worker(ProcessProtocol):
         """Fires when the process that is told to end has ended."""
 
     @property
-    def place(self) -> int:
-        """Its place among those that answer, from 0."""
-        return self.number - 1
+    def doors(self) -> tuple[int, ...]:
+        """The numbers of the sockets at which it accepts."""
+        return self._crew.steering.doors(self.number - 1)
 
     @property
     def sessions(self) -> int:
@@ -171,8 +171,8 @@ class Worker(ProcessProtocol):
             presence = crew.shared.cache.presence
             if presence is not None:
                 descriptors[PRESENCE] = presence.descriptor
-            for number, interface in enumerate(crew.steered):
-                descriptors[LISTENERS + number] = crew.shared.listening.bound[interface].sockets[self.place].fileno()
+            sockets = (crew.shared.listening.bound[interface].sockets[door] for interface in crew.steered for door in self.doors)
+            descriptors |= {LISTENERS + number: each.fileno() for number, each in enumerate(sockets)}
             self._process = self._reactor.spawnProcess(
                 self, sys.executable, [sys.executable, "-m", PROGRAM], env=_environment(), childFDs=descriptors
             )
@@ -204,7 +204,7 @@ class Worker(ProcessProtocol):
     def take_clients(self) -> None:
         """Let the process, which is ready, accept where its clients are steered to it."""
         if self.channel is not None and self.ready:
-            self._crew.shared.listening.leave(self.place)
+            self._crew.shared.listening.leave(self.doors)
             self.channel.tell("accept")
 
     def processEnded(self, reason: Failure) -> None:
@@ -227,7 +227,7 @@ class Worker(ProcessProtocol):
             return
         pause = 0.0 if self.failures < 2 else min(LONGEST_PAUSE, 2.0 ** (self.failures - 2))
         self._pause = self._reactor.callLater(pause, self.spawn)
-        self._crew.shared.listening.stand_in(self.place)
+        self._crew.stand_in(self)
         self._crew.sessions_ended()
 
     def _forget(self, given: int) -> None:
@@ -288,7 +288,7 @@ class Crew:
         self._reactor = reactor
         self._journal = journal
         self._own = own
-        self._steering = steering
+        self.steering = steering
         self.board = Board.make(steering.places + 1)
         """Row 0 is the coordinator's, row N that of worker N."""
         self._workers = [Worker(self, number, reactor, journal) for number in range(1, steering.places + 1)]
@@ -358,6 +358,11 @@ class Crew:
         """Takes the connections of ``interface``; ``own`` answers them in this process, as long as no worker does."""
         return HandingOver(self, interface, own)
 
+    def stand_in(self, worker: Worker) -> None:
+        """Accept at the doors at which nobody does now that ``worker`` does not."""
+        open_still = {door for each in self._workers if each.ready for door in each.doors}
+        self.shared.listening.stand_in(set(worker.doors) - open_still)
+
     def hand_over(self, interface: int, connection: socket.socket, peer: tuple[Any, ...]) -> None:
         """Give a connection to the worker of its client."""
         shared = self.shared
@@ -375,7 +380,7 @@ class Crew:
     def _worker_for(self, address: str, port: int) -> Worker | None:
         """The worker of a client; while that one cannot be started, the next that can."""
         workers = self._workers
-        place = self._steering.place_of(address, port)
+        place = self.steering.place_of(address, port)
         return next((worker for worker in (*workers[place:], *workers[:place]) if worker.usable), None)
 
     # What workers ask for and tell.
@@ -386,7 +391,7 @@ class Crew:
         return {
             **shared.greeting, "settings": texts_of(shared.settings()), "presence": shared.cache.presence is not None,
             "number": worker.number, "workers": len(self._workers), "steered": self.steered,
-            "spread": [str(network) for network in self._steering.spread],
+            "spread": [str(network) for network in self.steering.spread],
         }  # fmt: skip
 
     def handlers(self, worker: Worker) -> dict[str, Callable[..., Any]]:

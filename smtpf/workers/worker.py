@@ -36,7 +36,7 @@ from smtpf.journal.verbose import VERBOSE, Verbose
 from smtpf.pipeline import FilterNotReady, settled
 from smtpf.process.collection import settle_collector
 from smtpf.process.ending import FAILED, leave
-from smtpf.process.listening import Answering, Bound, Listening
+from smtpf.process.listening import ACCEPTS, SHARED_ACCEPTS, Answering, Bound, Listening
 from smtpf.process.reactor import install
 from smtpf.process.sessions import SessionsInProgress
 from smtpf.process.steering import Steering
@@ -156,15 +156,16 @@ class WorkerProcess:
             holder.current, journal, reactor, greeting["host_name"], lambda: engine.sessions, steering=steering
         )
         configuration.follow(listening.configure)
+        doors = [(interface, accepts) for interface in greeting["steered"] for accepts in (ACCEPTS, SHARED_ACCEPTS, SHARED_ACCEPTS)]
         listening.adopt(
-            Bound("", (socket.socket(fileno=LISTENERS + number),), greeting["interfaces"][interface])
-            for number, interface in enumerate(greeting["steered"])
+            Bound("", (socket.socket(fileno=LISTENERS + number),), greeting["interfaces"][interface], accepts)
+            for number, (interface, accepts) in enumerate(doors)
         )
         self.reception = Reception(engine, listening.hold, self._session_ended, WorkerArrivals(stats, engine.now, board))
         self._takers = [Answering(self.reception.factory(name), reactor) for name in greeting["interfaces"]]
         for taker in self._takers:
             taker.begin()
-        self._own_doors = [Door(self._takers[interface], board) for interface in greeting["steered"]]
+        self._own_doors = [Door(self._takers[interface], board) for interface, _ in doors]
         settle_collector()
         self._tell_report()
         self._taking.start()

@@ -310,19 +310,20 @@ class TestSeveralProcesses:
         made.listening.stop()
 
     def test_it_reads_for_all_until_it_leaves_clients_to_others(self, shared: Place) -> None:
-        first, second = shared.listening.bound[0].sockets
-        assert {each.fileno() for each in shared.reactor.reading} == {first.fileno(), second.fileno()}
-        shared.listening.leave(1)
-        assert [each.fileno() for each in shared.reactor.reading] == [first.fileno()]
+        sockets = [each.fileno() for each in shared.listening.bound[0].sockets]
+        assert len(sockets) == 4
+        assert {each.fileno() for each in shared.reactor.reading} == set(sockets)
+        shared.listening.leave((1, 2, 3))
+        assert [each.fileno() for each in shared.reactor.reading] == [sockets[0]]
         shared.listening.hold(1)
         assert shared.reactor.reading == []
-        shared.listening.stand_in(1)
+        shared.listening.stand_in({1})
         assert shared.reactor.reading == []
         shared.reactor.advance(1)
-        assert {each.fileno() for each in shared.reactor.reading} == {first.fileno(), second.fileno()}
+        assert {each.fileno() for each in shared.reactor.reading} == set(sockets[:2])
 
     def test_what_it_has_left_it_does_not_take_up_after_a_pause(self, shared: Place) -> None:
-        shared.listening.leave(0)
+        shared.listening.leave((0, 2, 3))
         shared.listening.hold(1)
         shared.reactor.advance(1)
         assert [each.fileno() for each in shared.reactor.reading] == [shared.listening.bound[0].sockets[1].fileno()]
@@ -333,7 +334,7 @@ class TestSeveralProcesses:
         sockets = shared.listening.bound[0].sockets
         shared.listening.stop()
         shared.listening.stop()
-        assert [each.fileno() for each in sockets] == [-1, -1]
+        assert [each.fileno() for each in sockets] == [-1, -1, -1, -1]
         assert told == [1]
 
     def test_a_full_node_looks_again_because_sessions_end_in_other_processes(self) -> None:

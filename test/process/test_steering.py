@@ -47,6 +47,14 @@ def test_peers_that_speak_for_others_are_spread_by_port() -> None:
         assert steering.place_of(address, 1) == Steering(3, ()).place_of(address, 1)
 
 
+def test_each_process_accepts_at_its_own_socket_and_at_two_that_it_shares() -> None:
+    for places in (2, 3, 7):
+        doors = [Steering(places).doors(place) for place in range(places)]
+        assert [each[0] for each in doors] == list(range(places))
+        shared = Tally(door for each in doors for door in each[1:])
+        assert shared == dict.fromkeys(range(places, 2 * places), 2)
+
+
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
     made = socket.create_server(("127.0.0.1", 0), backlog=50)
@@ -75,14 +83,14 @@ def accepted(group: tuple[socket.socket, ...]) -> list[int]:
 def test_the_kernel_brings_each_client_to_its_place(listener: socket.socket) -> None:
     steering = Steering(3, ())
     group = steering.share_out(listener, 50)
-    assert len(group) == 3
+    assert len(group) == 6
     seen = set()
     for number in range(1, 25):
         address = f"127.0.0.{number}"
         place = steering.place_of(address, 0)
         seen.add(place)
         clients = [socket.create_connection(listener.getsockname(), source_address=(address, 0)) for _ in range(2)]
-        assert accepted(group) == [2 if each == place else 0 for each in range(3)]
+        assert accepted(group) == [2 if each == place else 0 for each in range(6)]
         for client in clients:
             client.close()
     assert seen == {0, 1, 2}
@@ -95,7 +103,7 @@ def test_the_kernel_brings_ipv6_clients_to_their_place() -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
         listener.setblocking(False)
         group = Steering(4, ()).share_out(listener, 50)
-        assert len(group) == 4
+        assert len(group) == 8
         with socket.create_connection(listener.getsockname()[:2]):
             assert accepted(group).index(1) == Steering(4, ()).place_of("::1", 0)
         for each in group[1:]:
@@ -111,15 +119,15 @@ def test_the_kernel_spreads_clients_of_this_machine(address: str) -> None:
     with socket.create_server(("::1" if ":" in address else "127.0.0.1", 0), family=family) as listener:
         listener.setblocking(False)
         group = steering.share_out(listener, 50)
-        assert len(group) == 3
+        assert len(group) == 6
         for _ in range(30):
             with socket.create_connection(listener.getsockname()[:2], source_address=(address, 0)) as client:
-                place = steering.place_of(address, client.getsockname()[1])
-                assert accepted(group) == [1 if each == place else 0 for each in range(3)]
-                seen.add(place)
+                door = steering.door_of(address, client.getsockname()[1])
+                assert accepted(group) == [1 if each == door else 0 for each in range(6)]
+                seen.add(door)
         for each in group[1:]:
             each.close()
-    assert seen == {0, 1, 2}
+    assert seen == {3, 4, 5}
 
 
 @on_linux
@@ -127,8 +135,9 @@ def test_the_program_may_name_as_many_networks_as_are_allowed() -> None:
     networks = [ip_network(f"2001:db8:{number:x}::7:0:0:0/127") for number in range(MOST_NETWORKS)]
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
         group = Steering(2, tuple(networks)).share_out(listener, 50)
-        assert len(group) == 2
-        group[1].close()
+        assert len(group) == 4
+        for each in group[1:]:
+            each.close()
 
 
 @on_linux
@@ -148,17 +157,18 @@ def test_the_kernel_tells_who_is_spread_from_who_is_not() -> None:
             with socket.create_server((bound, 0), family=family) as listener:
                 listener.setblocking(False)
                 group = steering.share_out(listener, 50)
-                assert len(group) == 4
+                assert len(group) == 8
                 homes = set()
                 for address in addresses:
                     seen = set()
                     for _ in range(25):
                         with socket.create_connection((address, listener.getsockname()[1]), source_address=(address, 0)) as client:
-                            place = steering.place_of(address, client.getsockname()[1])
-                            group[place].accept()[0].close()
-                            seen.add(place)
+                            door = steering.door_of(address, client.getsockname()[1])
+                            group[door].accept()[0].close()
+                            seen.add(door)
                     assert (len(seen) > 1) == (address in spread) == steering.spreads(address), address
                     homes |= seen if address not in spread else set()
+                    assert (min(seen) > 3) == (address in spread)
                 assert len(homes) > 1
     """
     network = "ip link set lo up && ip addr add 10.9.8.0/24 dev lo && "
@@ -177,7 +187,8 @@ def test_nobody_else_can_listen_there(listener: socket.socket) -> None:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with pytest.raises(OSError, match="in use"):
             other.bind(listener.getsockname())
-    group[1].close()
+    for each in group[1:]:
+        each.close()
 
 
 def test_a_socket_for_both_families_is_not_shared_out() -> None:

@@ -64,10 +64,10 @@ class Place:
         self.own: list[str] = []
         self.crew = Crew(STEERING, self.reactor, Journal(self.entries.append), self.own)
         self.ended = 0
-        self.doors: list[tuple[str, int]] = []
+        self.doors: list[tuple[str, Any]] = []
         listening = SimpleNamespace(
-            bound=[], hold=lambda seconds: None, leave=lambda place: self.doors.append(("leave", place)),
-            stand_in=lambda place: self.doors.append(("stand in", place)),
+            bound=[], hold=lambda seconds: None, leave=lambda doors: self.doors.append(("leave", doors)),
+            stand_in=lambda doors: self.doors.append(("stand in", doors)),
         )  # fmt: skip
         engine = SimpleNamespace(ids=SessionIds(1), now=self.reactor.seconds)
         stats = Statistics(self.reactor)
@@ -156,14 +156,18 @@ def test_coordinator_leaves_the_clients_of_a_worker_to_it_and_takes_them_while_t
         place.workers[number].channel = SimpleNamespace(tell=lambda name, number=number: place.doors.append((name, number)))
     assert place.doors == []
     place.crew.begin()
-    assert place.doors == [("leave", 0), ("accept", 0), ("leave", 1), ("accept", 1)]
+    assert place.doors == [("leave", (0, 2, 3)), ("accept", 0), ("leave", (1, 3, 2)), ("accept", 1)]
     place.doors.clear()
     place.die(1)
-    assert place.doors == [("stand in", 1)]
+    assert place.doors == [("stand in", {1})]
     place.reactor.advance(0)
     place.workers[1].channel = SimpleNamespace(tell=lambda name: place.doors.append((name, 1)))
     place.go(1)
-    assert place.doors[1:] == [("leave", 1), ("accept", 1)]
+    assert place.doors[1:] == [("leave", (1, 3, 2)), ("accept", 1)]
+    place.doors.clear()
+    place.die(1)
+    place.die(0)
+    assert place.doors == [("stand in", {1}), ("stand in", {0, 2, 3})]
 
 
 def test_what_a_dead_worker_counted_is_forgotten(place):
