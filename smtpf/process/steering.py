@@ -13,10 +13,12 @@ import socket
 import struct
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import TYPE_CHECKING
 
 import attrs
 
-from smtpf.smtp.addresses import Network
+if TYPE_CHECKING:
+    from smtpf.smtp.addresses import Network
 
 LOOPBACK: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1"))
 MOST_NETWORKS = 64

@@ -36,6 +36,7 @@ CLOSE_TIMEOUT = 30.0
 """Seconds for the client to read the last reply; then the connection is cut."""
 ALARM_SLACK = 0.05
 """Seconds by which a wait may end too late."""
+_CLOSED = Failure(ConnectionDone())
 
 
 class Disconnected(Exception):
@@ -387,9 +388,6 @@ class Wire(StraightWriter, smtp.ESMTP):
             self._alarm.cancel()
         self._alarm = None
         self._deadline = 0.0
-
-
-_CLOSED = Failure(ConnectionDone())
 
 
 def _disconnection(reason: Failure) -> Disconnected:
