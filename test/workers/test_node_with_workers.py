@@ -333,6 +333,22 @@ def test_limits_on_clients_behind_a_front_end_are_exact(tmp_path: Path, hop: Hop
         node.stop()
 
 
+def test_limits_on_clients_behind_a_load_balancer_are_exact(tmp_path: Path, hop: Hop) -> None:
+    options = f"{QUIET}\nrate-421-delay=0\n-client-ptr-required\nrate-throttle=0\nproxy-protocol-from=127.0.0.0/8"
+    node = Node(tmp_path / "node", hop, access="rate-connect:192.0.2.7 15\n", options=options)
+    node.start()
+    try:
+        balancer = [socket.create_connection(("127.0.0.1", node.port), PATIENCE) for _ in range(20)]
+        for connection in balancer:
+            connection.sendall(b"PROXY TCP4 192.0.2.7 127.0.0.1 4000 25\r\n")
+        assert sorted(connection.recv(1000)[:3] for connection in balancer) == [b"220"] * 15 + [b"421"] * 5
+        for connection in balancer:
+            connection.close()
+        assert len({line.split("smtpf[")[1].split("]")[0] for line in node.logged("#637")}) == 2
+    finally:
+        node.stop()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes a socket of another user")
 def test_clients_are_handed_over_where_they_cannot_be_steered(tmp_path: Path, hop: Hop) -> None:
     node = Node(tmp_path / "node", hop)
